@@ -1,0 +1,286 @@
+"""The typed schema of a run, the sentences that refuse a bad one, and its key.
+
+Nothing here imports torch: a mistake is told in a fraction of a second. Defaults
+are frozen: a run is identified by how it departs from them (`key`), so a changed
+default would silently rename every run made so far.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Union
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+
+class UserError(Exception):
+    """One sentence for the person at the keyboard: the value and the remedy. Exit code 2."""
+
+
+@dataclass
+class ModelConfig:
+    name: str = MISSING
+    z_dim: int = 50
+    min_unit_sd: float = 0.1  # m1m2: units of M1 whose posterior means vary less are dropped
+
+
+@dataclass
+class NetworkConfig:
+    name: str = "mlp"
+    hidden: list[int] = field(default_factory=lambda: [500])
+    activation: str = "softplus"
+    init: str = "torch"  # torch: its default for Linear; fan_in: N(0, 1/fan_in); normal: N(0, init_sd^2)
+    init_sd: float = 0.001
+
+
+@dataclass
+class ObjectiveConfig:
+    classification: float = 0.1  # R, weight of the mean of log q(y | x)
+    labelled: float | None = None  # r, weight of the mean labelled bound; null: N_l / N_u
+    draws: int = 1  # M, draws of every latent per row and class
+    kl: str = "monte_carlo"  # or analytic
+    warm_up_epochs: float = 0.0  # the latents' terms grow linearly from weight 0 to 1
+    weight_prior_sd: float | None = 1.0  # N(0, sd^2) on all parameters; null: none
+
+
+@dataclass
+class OptimizerConfig:
+    name: str = "adam"
+    lr: float = 3e-4
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    schedule: str = "constant"  # or cosine: from lr down to final_lr
+    final_lr: float = 0.0
+    clip_norm: float | None = None  # cap of each seed's own gradient norm
+
+
+@dataclass
+class BudgetConfig:
+    name: str = "paper"
+    epochs: int = 3000  # an epoch is one pass over the unlabelled pool
+    updates_per_epoch: int = 200  # at most; never more than there are labelled rows where labels are split over steps
+    labelled_per_step: Union[int, str] = "share"  # share: N_l / updates; all; or a number
+
+
+@dataclass
+class Stage:
+    """What one optimisation needs; M1+M2 has two."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+
+
+@dataclass
+class DataConfig:
+    name: str = MISSING
+    pixels: str = "sampled"  # sampled: Bernoulli draws afresh at every step; grey: intensities
+    min_pixel_sd: float = 0.0  # pixels whose s.d. over the training images is not above this are dropped
+    labelled_in_pool: bool = False  # whether the labelled rows are in the unlabelled pool too
+
+
+@dataclass
+class SplitConfig:
+    file: str | None = None  # a published manifest to use instead of drawing one
+
+
+@dataclass
+class TrainerConfig:
+    precision: str = "32"  # 32, or bf16: matrix products in bfloat16, weights and sums in float32
+    validate_every: int = 1  # epochs
+    checkpoint_every: int = 5  # epochs
+    replicas: str = "auto"  # vmap, loop, or auto: loop on a CPU, vmap elsewhere
+    progress: bool = True
+
+
+@dataclass
+class Config(Stage):
+    m1: Stage | None = None  # the first stage of m1m2
+    m1_seed: int = 0
+    data: DataConfig = field(default_factory=DataConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    labels: int = 100
+    seeds: list[int] = field(default_factory=lambda: [0])
+    split_seed: int | None = None  # null: every seed draws its own labels
+    classifier: str = "svm"  # m1: what is fitted on its features; none: only the VAE
+    features: str = "mean"  # m1: mean or sample of q(z | x)
+    classify: str = "discriminative"  # or generative: class posteriors from importance samples
+    generative_samples: int = 100
+    likelihood_samples: int = 0  # importance samples of the test log-likelihood; 0: not estimated
+    selection: str = "last"  # or best_validation
+    baseline: str | None = "nn"  # reported beside the model on the same labels
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    device: str = "auto"
+    seeds_at_once: int = 10
+    time_limit: str | None = None
+    force: bool = False
+    runs: str = "runs"
+    csv: str | None = None  # null: rows.csv in the runs folder
+
+
+# Settings that say where and how a run is carried out, not what it computes.
+NOT_IDENTITY = ("seeds", "baseline", "device", "seeds_at_once", "time_limit", "force", "runs", "csv")
+NOT_IDENTITY_TRAINER = ("validate_every", "checkpoint_every", "replicas", "progress")
+NEEDS_NO_LABELS = ("labels", "split_seed", "split", "features", "classify", "generative_samples")
+
+CHOICES = {
+    "classifier": ("none", "logistic", "svm", "knn"),
+    "features": ("mean", "sample"),
+    "classify": ("discriminative", "generative"),
+    "selection": ("last", "best_validation"),
+    "data.pixels": ("sampled", "grey"),
+    "trainer.precision": ("32", "bf16"),
+    "trainer.replicas": ("auto", "vmap", "loop"),
+    "network.activation": ("softplus", "relu", "tanh"),
+    "network.init": ("torch", "fan_in", "normal"),
+    "objective.kl": ("monte_carlo", "analytic"),
+    "optimizer.name": ("adam", "adam_uncorrected"),
+    "optimizer.schedule": ("constant", "cosine"),
+}
+POSITIVE = (
+    "labels", "generative_samples", "seeds_at_once", "model.z_dim", "network.init_sd", "objective.draws",
+    "optimizer.lr", "optimizer.eps", "budget.epochs", "budget.updates_per_epoch",
+    "trainer.validate_every", "trainer.checkpoint_every", "objective.weight_prior_sd", "optimizer.clip_norm",
+)  # fmt: skip
+
+
+def valid_keys(schema: type = Config, prefix: str = "") -> Iterator[str]:
+    """Every dotted key of the schema, groups included."""
+    for f in dataclasses.fields(schema):
+        yield prefix + f.name
+        nested = Stage if f.name == "m1" else f.type
+        if dataclasses.is_dataclass(nested) and isinstance(nested, type):
+            yield from valid_keys(nested, f"{prefix}{f.name}.")
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """'; the nearest is ...' or a list of what there is."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"the nearest is {close[0]}" if close else f"there are {', '.join(sorted(known))}"
+
+
+def check_keys(overrides: list[str]) -> None:
+    """Refuses a key that the schema does not have, naming the nearest one.
+
+    Raises:
+        UserError: for the first unknown key of the `key=value` words.
+    """
+    known = list(valid_keys())
+    for word in overrides:
+        key, sign, _ = word.partition("=")
+        key = key.lstrip("+~").partition("@")[0]
+        if not sign or key.startswith("hydra") or key in ("experiment", "table") or key in known:
+            if not sign and not word.startswith(("~", "-")):
+                raise UserError(f"'{word}' is not a key=value pair; write for example labels=100")
+            continue
+        tails = [k for k in known if k.rpartition(".")[2] == key.rpartition(".")[2]]
+        hint = f"write {tails[0]}" if tails else nearest(key, known)
+        raise UserError(f"'{key}' is not a setting; {hint}")
+
+
+def check(config: Config) -> None:
+    """Refuses what no data set or device could make valid.
+
+    Raises:
+        UserError: one sentence with the value and the remedy.
+    """
+    seeds = list(config.seeds)
+    if not seeds:
+        raise UserError("seeds=[] names no seed; use seeds=[0] or more")
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"seeds={seeds} repeats a seed; name each once")
+    if min(seeds) < 0:
+        raise UserError(f"seeds={seeds} has a negative seed; use 0, 1, 2, ...")
+    values = dict(flatten(dataclasses.asdict(config)))
+    for key, value in values.items():
+        stem = key.removeprefix("m1.")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{key}={value} is not a finite number; use for example {key}={_default(stem)}")
+        if stem in CHOICES and value not in CHOICES[stem]:
+            raise UserError(f"{key}={value} is unknown; {nearest(str(value), list(CHOICES[stem]))}")
+        if stem in POSITIVE and value is not None and value <= 0:
+            raise UserError(f"{key}={value} is not positive; use for example {key}={_default(stem)}")
+    for prefix, stage in (("", config), *((("m1.", config.m1),) if config.m1 else ())):
+        hidden, per_step = list(stage.network.hidden), stage.budget.labelled_per_step
+        if not hidden or min(hidden) <= 0:
+            raise UserError(f"{prefix}network.hidden={hidden} is no list of layer sizes; use for example [500]")
+        if per_step not in ("share", "all") and (isinstance(per_step, str) or per_step < 1):
+            raise UserError(f"{prefix}budget.labelled_per_step={per_step} is unknown; use share, all or a number")
+    if config.time_limit is not None:
+        seconds(config.time_limit)
+
+
+def _default(key: str) -> Any:
+    default = dict(flatten(dataclasses.asdict(Config()))).get(key)
+    return 1 if default is None else default
+
+
+def seconds(duration: str) -> float:
+    """'90s', '9m', '1.5h' or a bare number of seconds, as seconds.
+
+    Raises:
+        UserError: for anything else, or for no time at all.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(duration).strip())
+    if not match or float(match[1]) == 0:
+        raise UserError(f"time_limit={duration} is no duration; write 90s, 9m or 1.5h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, leaf) pairs of nested dicts."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def from_composed(composed: DictConfig) -> Config:
+    """The plain dataclass of a composed configuration, checked."""
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, Config)
+    check(config)
+    return config
+
+
+def first_stage(config: Config) -> Config:
+    """The run that trains the M1 under `config`: same data and device, no labels, one seed."""
+    assert config.m1 is not None
+    stage = {f.name: getattr(config.m1, f.name) for f in dataclasses.fields(Stage)}
+    return dataclasses.replace(config, **stage, m1=None, classifier="none", seeds=[config.m1_seed], selection="last")
+
+
+def needs_labels(config: Config) -> bool:
+    """Whether anything in the run reads a label: all but a bare M1."""
+    return not (config.model.name == "m1" and config.classifier == "none")
+
+
+def departures(config: Config) -> dict[str, Any]:
+    """What identifies a run: its settings that differ from the schema's defaults, by dotted key."""
+    here, default = dataclasses.asdict(config), dataclasses.asdict(Config())
+    if config.m1 is not None:
+        default["m1"] = dataclasses.asdict(Stage())
+    dropped = NOT_IDENTITY + (() if needs_labels(config) else NEEDS_NO_LABELS)
+    for tree in (here, default):
+        for name in dropped:
+            tree.pop(name)
+        for name in NOT_IDENTITY_TRAINER:
+            tree["trainer"].pop(name)
+    defaults = dict(flatten(default))
+    return {k: v for k, v in sorted(flatten(here)) if v != defaults.get(k, MISSING)}
+
+
+def key(config: Config, data_sha256: str) -> str:
+    """The name of a run's folder: words for people, then a hash of `departures` and of the data."""
+    identity = json.dumps({"settings": departures(config), "data_sha256": data_sha256}, sort_keys=True)
+    words = [config.model.name, config.data.name, *([str(config.labels)] if needs_labels(config) else [])]
+    return "-".join([*words, config.budget.name, hashlib.sha256(identity.encode()).hexdigest()[:10]])

@@ -1,0 +1,1 @@
+"""Files to arrays, arrays to splits, splits to batches."""

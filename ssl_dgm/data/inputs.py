@@ -1,0 +1,71 @@
+"""What a model sees of a row: a fresh draw at every training step, its mean at evaluation.
+
+Images are uint8 and stay so on the device; the latents of an M1 are Gaussians. Either is shared by all seeds.
+Shape legend: S seeds, B rows, D dimensions.
+"""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ssl_dgm.probability.randomness import Streams
+
+
+class Inputs(Protocol):
+    """Rows of a data set as distributions over what the model observes."""
+
+    x_dim: int
+
+    def draw(self, rows: Tensor, streams: Streams) -> Tensor:
+        """A fresh draw of rows [S, B] for every seed: [S, B, D]."""
+        ...
+
+    def mean(self, rows: Tensor) -> Tensor:
+        """The expectation of rows [B]: [B, D]."""
+        ...
+
+    def to(self, device: torch.device) -> "Inputs":
+        """The same rows on another device."""
+        ...
+
+
+class Pixels:
+    """uint8 images [N, D]; in training binarised afresh, a pixel being 1 with probability value / 255.
+
+    Args:
+        binarise: False feeds the grey values themselves in training too.
+    """
+
+    def __init__(self, images: Tensor, binarise: bool = True) -> None:
+        self.images, self.binarise, self.x_dim = images, binarise, images.shape[1]
+
+    def draw(self, rows: Tensor, streams: Streams) -> Tensor:
+        images = self.images[rows]
+        if not self.binarise:
+            return images.float() / 255
+        # One byte a pixel instead of one float: uniform on 0..254, P(threshold < value) = value / 255 exactly.
+        return (images > streams.bytes_below(255, images.shape[1:])).float()
+
+    def mean(self, rows: Tensor) -> Tensor:
+        return self.images[rows].float() / 255
+
+    def to(self, device: torch.device) -> "Pixels":
+        return Pixels(self.images.to(device), self.binarise)
+
+
+class Posteriors:
+    """Rows that are Gaussians N(mean, exp(log_var)), both [N, D]: z1 ~ q(z1 | x) of an M1."""
+
+    def __init__(self, means: Tensor, log_vars: Tensor) -> None:
+        self.means, self.sds, self.x_dim = means, torch.exp(0.5 * log_vars), means.shape[1]
+        self.log_vars = log_vars
+
+    def draw(self, rows: Tensor, streams: Streams) -> Tensor:
+        return self.means[rows] + self.sds[rows] * streams.normal((rows.shape[1], self.x_dim))
+
+    def mean(self, rows: Tensor) -> Tensor:
+        return self.means[rows]
+
+    def to(self, device: torch.device) -> "Posteriors":
+        return Posteriors(self.means.to(device), self.log_vars.to(device))

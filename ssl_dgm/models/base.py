@@ -1,0 +1,228 @@
+"""The LightningModule that every model is: the loss, the optimiser and the scores, for S seeds at once.
+
+Shape legend: S seeds, M draws, K classes, B rows, D dimensions. Methods say whether they see one seed or all.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from ssl_dgm.config import Stage
+from ssl_dgm.data.datamodule import Batch
+from ssl_dgm.models.optimizers import Adam, AdamUncorrected
+from ssl_dgm.probability import bounds, replicas
+from ssl_dgm.probability.factors import Factorisation, Factors
+from ssl_dgm.probability.networks import Architecture
+from ssl_dgm.probability.randomness import Streams
+
+OPTIMIZERS = {"adam": Adam, "adam_uncorrected": AdamUncorrected}
+Noise = dict[str, Tensor]
+
+
+class DeepGenerativeModel(pl.LightningModule):
+    """A factorisation and what it takes to train S independent replicas of it.
+
+    Args:
+        stage: the settings of this optimisation.
+        x_dim: D of the observed variable.
+        num_classes: K.
+        seeds: the S seeds, each of which initialises, and draws noise for, its own replica.
+        num_labelled: N_l; 0 for a model without labels.
+        num_unlabelled: N_u.
+        replicas_mode: 'vmap', 'loop' or 'auto' (see `replicas.over_seeds`).
+    """
+
+    likelihood = "bernoulli"
+
+    def __init__(
+        self,
+        stage: Stage,
+        x_dim: int,
+        num_classes: int,
+        seeds: Sequence[int],
+        num_labelled: int,
+        num_unlabelled: int,
+        replicas_mode: str = "auto",
+    ) -> None:
+        super().__init__()
+        self.stage, self.seeds, self.replicas_mode = stage, tuple(seeds), replicas_mode
+        self.x_dim, self.num_classes = x_dim, num_classes
+        self.num_labelled, self.num_unlabelled = num_labelled, num_unlabelled
+        self.factorisation = replicas.stack(self.build, self.seeds)
+        self.analytic = self.factorisation.analytic if stage.objective.kl == "analytic" else ()
+        self.noise_streams = Streams(self.seeds, "noise")
+        self.terms: dict[str, Tensor] = {}  # of the last update, [S]
+        self.scores: dict[str, list[Tensor]] = {}  # of the validation rows so far, [S, B]
+        self.validation: dict[str, Tensor] = {}  # their means, [S]
+
+    def dims(self) -> dict[str, int]:
+        """Size of every variable by name."""
+        return {"x": self.x_dim, "y": self.num_classes, "z": self.stage.model.z_dim}
+
+    def factors(self, f: Factors) -> Factorisation:
+        """The model's two lists."""
+        raise NotImplementedError
+
+    def build(self) -> Factorisation:
+        """One replica's factorisation with freshly initialised networks."""
+        n = self.stage.network
+        architecture = Architecture(tuple(n.hidden), n.activation, n.init, n.init_sd)
+        return self.factors(Factors(self.dims(), architecture, self.likelihood))
+
+    def __str__(self) -> str:
+        return str(self.factorisation)
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether the model infers y."""
+        return "y" in self.factorisation.q
+
+    # All seeds from one
+
+    def forward(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Any method of one seed, run while that seed's parameters are in place (see `per_seed`)."""
+        return function(*args)
+
+    def per_seed(self, function: Callable[..., Any], *args: Any) -> Any:
+        """`function` of one seed for all S: tensors among the arguments and results have S in front."""
+        mode = self.replicas_mode
+        if mode == "auto":
+            mode = "loop" if self.device.type == "cpu" else "vmap"
+
+        def one(parameters: dict[str, Tensor], *one_args: Any) -> Any:
+            return functional_call(self, parameters, (function, *one_args))
+
+        return replicas.over_seeds(one, dict(self.named_parameters()), *args, mode=mode)
+
+    def noise(self, streams: Streams, **shapes: Mapping[str, Sequence[int]]) -> dict[str, Noise]:
+        """Standard-normal draws [S, M, 1 or K, B, D] by group and latent, from a single draw per seed."""
+        sizes = [math.prod(shape) for group in shapes.values() for shape in group.values()]
+        pieces = iter(streams.normal((sum(sizes),)).split(sizes, dim=1))
+        return {
+            group: {name: next(pieces).unflatten(1, tuple(shape)) for name, shape in named.items()}
+            for group, named in shapes.items()
+        }
+
+    # Training
+
+    def losses(self, batch: Batch, noise: Mapping[str, Noise], warm_up: Tensor) -> dict[str, Tensor]:
+        """Scalars of one seed: 'loss' and all that it is made of, by name.
+
+        With y, loss = -(mean U(x) + r mean L(x, y) + R mean log q(y | x)): Kingma et al. 2014, eq. 9, per unlabelled
+        row. Without y, the negative mean bound (AEVB, eq. 3).
+        """
+        f, objective, x = self.factorisation, self.stage.objective, batch.x_unlabelled
+        weights = {name: warm_up for name in f.q if name != "y"} if objective.warm_up_epochs else {}
+        if not self.has_classes:
+            t = bounds.trace(f, x, None, noise["unlabelled"], self.analytic).scaled(weights)
+            bound = bounds.labelled(t).mean()
+            return {"loss": -bound, "bound": bound, **_named(t, "")}
+        t_u = bounds.trace(f, x, bounds.classes(f, x), noise["unlabelled"], self.analytic).scaled(weights)
+        t_l = bounds.trace(f, batch.x_labelled, batch.y_labelled, noise["labelled"], self.analytic).scaled(weights)
+        unlabelled, labelled = bounds.unlabelled(t_u).mean(), bounds.labelled(t_l).mean()
+        classification = bounds.classification(t_l).mean()
+        loss = -(unlabelled + self.labelled_weight * labelled + objective.classification * classification)
+        summary = {"bound_unlabelled": unlabelled, "bound_labelled": labelled, "classification": classification}
+        return {"loss": loss, **summary, **_named(t_u, "unlabelled_"), **_named(t_l, "labelled_")}
+
+    @property
+    def labelled_weight(self) -> float:
+        """r, by default N_l / N_u."""
+        r = self.stage.objective.labelled
+        return self.num_labelled / self.num_unlabelled if r is None else r
+
+    @property
+    def warm_up(self) -> float:
+        """Weight of the latents' terms at this update: from 0 to 1 over the warm-up."""
+        epochs = self.stage.objective.warm_up_epochs
+        return min(1.0, self.global_step / (epochs * float(self.trainer.num_training_batches))) if epochs else 1.0
+
+    def on_train_epoch_start(self) -> None:
+        if self.noise_streams.device != self.device:
+            self.noise_streams = Streams(self.seeds, "noise", self.device)
+        self.noise_streams.begin(self.current_epoch)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        f, draws = self.factorisation, self.stage.objective.draws
+        shapes = {"unlabelled": f.noise_shapes(batch.x_unlabelled.shape[1], draws, enumerate_y=True)}
+        if self.has_classes:
+            shapes["labelled"] = f.noise_shapes(batch.x_labelled.shape[1], draws)
+        noise = self.noise(self.noise_streams, **shapes)
+        warm_up = torch.full((len(self.seeds),), self.warm_up, device=self.device)
+        losses = self.per_seed(self.losses, batch, noise, warm_up)
+        self.terms = {name: value.detach() for name, value in losses.items()}
+        return losses["loss"].sum()
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        if self.stage.optimizer.clip_norm is not None:
+            replicas.clip_per_seed(list(self.parameters()), self.stage.optimizer.clip_norm)
+
+    def configure_optimizers(self) -> Any:
+        o, sd = self.stage.optimizer, self.stage.objective.weight_prior_sd
+        # log N(w; 0, sd^2), once for the N rows of the data, is an L2 gradient w / (N sd^2) in the loss of one row.
+        decay = 0.0 if sd is None else 1 / ((self.num_labelled + self.num_unlabelled) * sd**2)
+        optimizer = OPTIMIZERS[o.name](
+            self.parameters(), lr=o.lr, betas=(o.beta1, o.beta2), eps=o.eps, weight_decay=decay
+        )
+        if o.schedule == "constant":
+            return optimizer
+        total, end = float(self.trainer.estimated_stepping_batches), o.final_lr / o.lr
+
+        def cosine(step: int) -> float:
+            return end + (1 - end) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, cosine)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    # Scores of one seed
+
+    def log_q_y(self, x: Tensor, noise: Noise) -> Tensor:
+        """log q(y | x), [B, K]."""
+        return bounds.class_log_probs(self.factorisation, x, noise)
+
+    def trace(self, x: Tensor, noise: Noise, analytic: Sequence[str] = ()) -> bounds.Trace:
+        """The trace of x [B, D] with y, if there is one, enumerated."""
+        y = bounds.classes(self.factorisation, x) if self.has_classes else None
+        return bounds.trace(self.factorisation, x, y, noise, analytic)
+
+    def bound(self, x: Tensor, noise: Noise) -> Tensor:
+        """The bound on log p(x), [B]."""
+        t = self.trace(x, noise, self.analytic)
+        return bounds.unlabelled(t) if self.has_classes else bounds.labelled(t)
+
+    def importance_weighted(self, x: Tensor, noise: Noise) -> Tensor:
+        """log p(x) by importance sampling, y summed out, [B]."""
+        return bounds.importance_weighted(self.trace(x, noise))
+
+    def class_log_joint(self, x: Tensor, noise: Noise) -> Tensor:
+        """log p(x, y) of every class by importance sampling, [B, K]."""
+        return bounds.class_log_joint(self.trace(x, noise)).T
+
+    # Validation, all seeds
+
+    def on_validation_epoch_start(self) -> None:
+        self.scores = {}
+        self.validation_streams = Streams(self.seeds, "validation", self.device)
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        x, y = batch
+        f = self.factorisation
+        if self.has_classes:
+            predicted = self.per_seed(lambda: self.log_q_y(x, {})).argmax(-1)
+            self.scores.setdefault("error", []).append((predicted != y.argmax(-1)).float())
+        else:
+            noise = self.noise(self.validation_streams, x=f.noise_shapes(len(x)))["x"]
+            self.scores.setdefault("bound", []).append(self.per_seed(lambda n: self.bound(x, n), noise))
+
+    def on_validation_epoch_end(self) -> None:
+        self.validation = {name: torch.cat(parts, -1).mean(-1) for name, parts in self.scores.items()}
+
+
+def _named(t: bounds.Trace, prefix: str) -> dict[str, Tensor]:
+    """Means of a trace's terms, as 'p_x' and the like: for logs, and to name the one that turns NaN first."""
+    return {f"{prefix}{side}_{name}": term.mean() for side in "pq" for name, term in getattr(t, side).items()}

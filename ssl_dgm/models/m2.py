@@ -1,0 +1,17 @@
+"""M2, the generative semi-supervised model."""
+
+from ssl_dgm.models.base import DeepGenerativeModel
+from ssl_dgm.probability.factors import Factorisation, Factors
+
+
+class M2(DeepGenerativeModel):
+    """p(x, y, z) = p(y) p(z) p(x | y, z)        q(y, z | x) = q(y | x) q(z | x, y)
+
+    Kingma et al. 2014, section 2, eqs. 2, 4 and 6-9.
+    """
+
+    def factors(self, f: Factors) -> Factorisation:
+        return Factorisation(
+            p=[f.uniform("y"), f.standard("z"), f.likelihood("x | y z")],
+            q=[f.categorical("y | x"), f.normal("z | x y")],
+        )

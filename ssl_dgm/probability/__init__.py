@@ -1,0 +1,1 @@
+"""Pure torch maths: distributions, networks, factors, bounds, replicas, randomness."""

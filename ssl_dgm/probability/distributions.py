@@ -1,0 +1,68 @@
+"""Densities of one variable given its parents, event dimension last and summed.
+
+Shapes: [..., D] for values and parameters, [...] for log-densities, in nats.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+LOG_2PI = math.log(2 * math.pi)
+LOG_VAR_LIMIT = 10.0  # exp(-10) to exp(10): a wider log-variance only ever meant divergence
+
+
+@dataclass
+class Gaussian:
+    """N(mean, diag exp(log_var)); the log-variance is unconstrained but for a clamp to [-10, 10]."""
+
+    mean: Tensor
+    log_var: Tensor
+
+    def __post_init__(self) -> None:
+        self.log_var = self.log_var.clamp(-LOG_VAR_LIMIT, LOG_VAR_LIMIT)
+
+    def rsample(self, noise: Tensor) -> Tensor:
+        """mean + sd * noise, with noise ~ N(0, I) (the reparameterisation of AEVB, section 2.4)."""
+        return self.mean + torch.exp(0.5 * self.log_var) * noise
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """log N(x; mean, exp(log_var)), [..., D] -> [...]."""
+        return -0.5 * (LOG_2PI + self.log_var + (x - self.mean).square() * torch.exp(-self.log_var)).sum(-1)
+
+    def expected_log_prob(self, q: "Gaussian") -> Tensor:
+        """E_q[log self(x)] in closed form (AEVB, appendix B); with q = self, the negative entropy."""
+        spread = q.log_var.exp() + (q.mean - self.mean).square()
+        return -0.5 * (LOG_2PI + self.log_var + spread * torch.exp(-self.log_var)).sum(-1)
+
+
+@dataclass
+class Bernoulli:
+    """Independent binary pixels; a grey value in (0, 1) is scored by its expectation over binarisations."""
+
+    logits: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """The probabilities of a 1, in (0, 1)."""
+        return torch.sigmoid(self.logits)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """sum_d x log p + (1 - x) log(1 - p), [..., D] -> [...]."""
+        return (x * self.logits - F.softplus(self.logits)).sum(-1)
+
+
+@dataclass
+class Categorical:
+    """One of K classes, as one-hot vectors."""
+
+    log_probs: Tensor  # [..., K], normalised
+
+    def log_prob(self, y: Tensor) -> Tensor:
+        """log p(y) of one-hot y, [..., K] -> [...]."""
+        return (y * self.log_probs).sum(-1)
+
+
+Distribution = Gaussian | Bernoulli | Categorical

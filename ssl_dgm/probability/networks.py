@@ -1,0 +1,71 @@
+"""Multilayer perceptrons from several parents to the parameters of one density."""
+
+import math
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn import init
+
+ACTIVATIONS = {"softplus": F.softplus, "relu": F.relu, "tanh": F.tanh}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Hidden sizes, activation and initialisation that the networks of a model share."""
+
+    hidden: tuple[int, ...] = (500,)
+    activation: str = "softplus"
+    init: str = "torch"
+    init_sd: float = 0.001
+
+
+class Network(nn.Module):
+    """Hidden layers fed by one Linear per parent, then one Linear per named head.
+
+    The sum W_x x + W_y y + b equals a Linear on the concatenation (and is initialised as one), but lets a parent of
+    shape [B, D] meet one of shape [K, 1, K] by broadcasting: W_x x is computed once for all K classes.
+
+    Args:
+        parents: size of every parent, in the order of its name's place behind the bar.
+        heads: size of every output.
+    """
+
+    def __init__(self, parents: dict[str, int], heads: dict[str, int], architecture: Architecture) -> None:
+        super().__init__()
+        first, *rest = architecture.hidden
+        self.activation = ACTIVATIONS[architecture.activation]
+        self.inputs = nn.ModuleDict({p: nn.Linear(d, first, bias=i == 0) for i, (p, d) in enumerate(parents.items())})
+        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in zip(architecture.hidden, rest))
+        self.heads = nn.ModuleDict({h: nn.Linear(architecture.hidden[-1], d) for h, d in heads.items()})
+        self._initialise(sum(parents.values()), architecture)
+
+    def _initialise(self, fan_in: int, architecture: Architecture) -> None:
+        layers = [(layer, fan_in, "input") for layer in self.inputs.values()]
+        layers += [(layer, layer.in_features, "hidden") for layer in self.hidden]
+        layers += [(layer, layer.in_features, head) for head, layer in self.heads.items()]
+        for layer, fan, place in layers:
+            is_head = place in self.heads
+            if architecture.init == "torch":
+                for parameter in layer.parameters():
+                    init.uniform_(parameter, -1 / math.sqrt(fan), 1 / math.sqrt(fan))
+                continue
+            # Kingma et al.'s code: anglepy's VAE_Z_X uses N(0, 1/fan_in), its VAE_YZ_X a fixed N(0, 0.001^2).
+            scaled = architecture.init == "fan_in"
+            init.normal_(layer.weight, std=1 / math.sqrt(fan) if scaled else architecture.init_sd)
+            if layer.bias is not None:
+                init.normal_(layer.bias, std=0.0 if is_head else 0.01 if scaled else architecture.init_sd)
+            if place == "log_var" and scaled:
+                init.zeros_(layer.weight)
+
+    def features(self, values: dict[str, Tensor]) -> Tensor:
+        """The last hidden layer, [..., H]."""
+        h = self.activation(sum(layer(values[parent]) for parent, layer in self.inputs.items()))
+        for layer in self.hidden:
+            h = self.activation(layer(h))
+        return h
+
+    def forward(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Every head's output in float32, whatever precision the layers before it ran in."""
+        h = self.features(values)
+        return {name: head(h).float() for name, head in self.heads.items()}

@@ -1,0 +1,63 @@
+"""Seeds as one program: S modules stacked into one whose parameters are [S, ...].
+
+One optimiser over stacked tensors is S optimisers, since its updates are element-wise; one backward pass of a sum of
+S losses gives every seed its own gradient, since no loss reads another's slice.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from ssl_dgm.probability.randomness import derived_seed
+
+
+def stack(build: Callable[[], nn.Module], seeds: Sequence[int]) -> nn.Module:
+    """A module whose parameters are [S, ...]: `build` called once per seed, initialised by that seed alone."""
+    modules = []
+    with torch.random.fork_rng(devices=[]):
+        for seed in seeds:
+            torch.manual_seed(derived_seed(seed, 0, "initialisation"))
+            modules.append(build())
+    stacked = modules[0]
+    others = [dict(module.named_parameters()) for module in modules]
+    for name, parameter in list(stacked.named_parameters()):
+        owner = stacked.get_submodule(name.rpartition(".")[0])
+        both = torch.stack([other[name].detach() for other in others])
+        setattr(owner, name.rpartition(".")[2], nn.Parameter(both, requires_grad=parameter.requires_grad))
+    return stacked
+
+
+def over_seeds(function: Callable[..., Any], parameters: Mapping[str, Tensor], *args: Any, mode: str = "vmap") -> Any:
+    """`function(parameters of one seed, its args)` for every seed; tensors in and out have S in front.
+
+    Args:
+        mode: 'vmap' runs all seeds in batched kernels; 'loop' one after the other, which gives the same numbers and is
+            faster on a CPU, where batched matrix products are slower than single ones.
+    """
+    parameters = dict(parameters)
+    if mode == "vmap":
+        return torch.vmap(function)(parameters, *args)
+    per_seed = {name: tensor.unbind(0) for name, tensor in parameters.items()}
+    num_seeds = len(next(iter(per_seed.values())))
+    results = [
+        function({name: slices[s] for name, slices in per_seed.items()}, *tree_map(lambda a, s=s: a[s], args))
+        for s in range(num_seeds)
+    ]
+    return tree_map(lambda *outputs: torch.stack(outputs), *results)
+
+
+def one_seed(state: Mapping[str, Tensor], index: int) -> dict[str, Tensor]:
+    """The slices of one seed, as a state of the unstacked module."""
+    return {name: tensor[index].clone() for name, tensor in state.items()}
+
+
+def clip_per_seed(parameters: Sequence[Tensor], max_norm: float) -> None:
+    """Scales every seed's own gradient down to a norm of `max_norm`, in place."""
+    grads = [p.grad for p in parameters if p.grad is not None]
+    norms = torch.stack([g.flatten(1).square().sum(1) for g in grads]).sum(0).sqrt()  # [S]
+    scale = (max_norm / (norms + 1e-6)).clamp(max=1.0)
+    for g in grads:
+        g.mul_(scale.view(-1, *[1] * (g.dim() - 1)))
