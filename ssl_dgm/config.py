@@ -90,6 +90,7 @@ class DataConfig:
 @dataclass
 class SplitConfig:
     file: str | None = None  # a published manifest to use instead of drawing one
+    sha256: str | None = None  # of the file's split, filled in when it is read
 
 
 @dataclass
@@ -127,9 +128,17 @@ class Config(Stage):
 
 
 # Settings that say where and how a run is carried out, not what it computes.
-NOT_IDENTITY = ("seeds", "baseline", "device", "seeds_at_once", "time_limit", "force", "runs", "csv")
-NOT_IDENTITY_TRAINER = ("validate_every", "checkpoint_every", "replicas", "progress")
-NEEDS_NO_LABELS = ("labels", "split_seed", "split", "features", "classify", "generative_samples")
+NOT_IDENTITY = (
+    "seeds", "baseline", "device", "seeds_at_once", "time_limit", "force", "runs", "csv", "trainer.validate_every",
+    "trainer.checkpoint_every", "trainer.replicas", "trainer.progress", "split.file",
+)  # fmt: skip
+# Settings that a bare M1, which reads no label, and an estimator, which has no bound, do not use.
+UNUSED_BY_BARE_M1 = ("labels", "split_seed", "split", "features", "classify", "generative_samples", "m1_seed")
+UNUSED_BY_ESTIMATOR = (
+    "objective", "optimizer", "budget", "trainer", "m1_seed", "classifier", "features", "classify",
+    "generative_samples", "likelihood_samples", "selection", "network.name", "network.activation", "network.init",
+    "network.init_sd", "model.z_dim", "model.min_unit_sd",
+)  # fmt: skip
 
 CHOICES = {
     "classifier": ("none", "logistic", "svm", "knn"),
@@ -184,6 +193,28 @@ def check_keys(overrides: list[str]) -> None:
         tails = [k for k in known if k.rpartition(".")[2] == key.rpartition(".")[2]]
         hint = f"write {tails[0]}" if tails else nearest(key, known)
         raise UserError(f"'{key}' is not a setting; {hint}")
+
+
+def explain(message: str, choices: dict[str, list[str]]) -> str:
+    """One sentence for an error that Hydra or OmegaConf raised while composing.
+
+    Args:
+        message: theirs.
+        choices: options of every group of conf/.
+    """
+    lines = [line.strip() for line in message.strip().splitlines() if line.strip()]
+    where = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key:")), "")
+    if match := re.match(r"(?:In '.*': )?Could not find '(.+)/(.+)'", lines[0]):
+        group, option = match[1], match[2]
+        for group, option in ((group, option), (group.partition("/")[0], option)):
+            if group in choices:
+                return f"{group}={option} is unknown; {nearest(option, choices[group])}"
+    if match := re.match(r"Value '(.*)' .*could not be converted to (\w+)", lines[0]):
+        kind = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}.get(match[2], match[2])
+        return f"{where}={match[1]} is not {kind}; use for example {where}={_default(where)}"
+    if match := re.match(r"Key '(.*)' (?:is )?not in", lines[0]):
+        return f"'{where or match[1]}' is not a setting; {nearest(where or match[1], list(valid_keys()))}"
+    return lines[0].rstrip(".") + (f" ({where})" if where else "") + "; see --help"
 
 
 def check(config: Config) -> None:
@@ -252,11 +283,21 @@ def from_composed(composed: DictConfig) -> Config:
     return config
 
 
-def first_stage(config: Config) -> Config:
-    """The run that trains the M1 under `config`: same data and device, no labels, one seed."""
-    assert config.m1 is not None
-    stage = {f.name: getattr(config.m1, f.name) for f in dataclasses.fields(Stage)}
-    return dataclasses.replace(config, **stage, m1=None, classifier="none", seeds=[config.m1_seed], selection="last")
+def first_stage(config: Config) -> Config | None:
+    """The run of the M1 that `config` builds on: same data, no labels, one seed; None when it builds on none."""
+    if config.m1 is None and (config.model.name != "m1" or config.classifier == "none"):
+        return None
+    source = config.m1 or config
+    stage = {f.name: getattr(source, f.name) for f in dataclasses.fields(Stage)}
+    plain = {name: getattr(Config(), name) for name in ("selection", "likelihood_samples", "csv")}
+    return dataclasses.replace(
+        config, **stage, **plain, m1=None, classifier="none", seeds=[config.m1_seed], baseline=None
+    )
+
+
+def is_estimator(config: Config) -> bool:
+    """Whether the model is fitted by scikit-learn on the labelled rows alone."""
+    return config.model.name == "nn"
 
 
 def needs_labels(config: Config) -> bool:
@@ -266,21 +307,24 @@ def needs_labels(config: Config) -> bool:
 
 def departures(config: Config) -> dict[str, Any]:
     """What identifies a run: its settings that differ from the schema's defaults, by dotted key."""
-    here, default = dataclasses.asdict(config), dataclasses.asdict(Config())
-    if config.m1 is not None:
-        default["m1"] = dataclasses.asdict(Stage())
-    dropped = NOT_IDENTITY + (() if needs_labels(config) else NEEDS_NO_LABELS)
-    for tree in (here, default):
-        for name in dropped:
-            tree.pop(name)
-        for name in NOT_IDENTITY_TRAINER:
-            tree["trainer"].pop(name)
-    defaults = dict(flatten(default))
-    return {k: v for k, v in sorted(flatten(here)) if v != defaults.get(k, MISSING)}
+    default = Config(m1=None if config.m1 is None else Stage())
+    defaults = dict(flatten(dataclasses.asdict(default)))
+    unused = NOT_IDENTITY
+    unused += () if needs_labels(config) else UNUSED_BY_BARE_M1
+    unused += UNUSED_BY_ESTIMATOR if is_estimator(config) else ()
+    return {
+        name: value
+        for name, value in sorted(flatten(dataclasses.asdict(config)))
+        if value != defaults[name] and not any(name == u or name.startswith(f"{u}.") for u in unused)
+    }
 
 
 def key(config: Config, data_sha256: str) -> str:
     """The name of a run's folder: words for people, then a hash of `departures` and of the data."""
     identity = json.dumps({"settings": departures(config), "data_sha256": data_sha256}, sort_keys=True)
-    words = [config.model.name, config.data.name, *([str(config.labels)] if needs_labels(config) else [])]
-    return "-".join([*words, config.budget.name, hashlib.sha256(identity.encode()).hexdigest()[:10]])
+    words = [config.model.name, config.data.name, str(config.labels), config.budget.name]
+    if not needs_labels(config):
+        words.remove(str(config.labels))
+    if is_estimator(config):
+        words.remove(config.budget.name)
+    return "-".join([*words, hashlib.sha256(identity.encode()).hexdigest()[:10]])

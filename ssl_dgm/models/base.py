@@ -57,8 +57,8 @@ class DeepGenerativeModel(pl.LightningModule):
         self.analytic = self.factorisation.analytic if stage.objective.kl == "analytic" else ()
         self.noise_streams = Streams(self.seeds, "noise")
         self.terms: dict[str, Tensor] = {}  # of the last update, [S]
-        self.scores: dict[str, list[Tensor]] = {}  # of the validation rows so far, [S, B]
-        self.validation: dict[str, Tensor] = {}  # their means, [S]
+        self.scores: list[Tensor] = []  # of the validation rows so far, [S, B]
+        self.validation: dict[str, Tensor] = {}  # their mean by name, [S]
 
     def dims(self) -> dict[str, int]:
         """Size of every variable by name."""
@@ -81,6 +81,11 @@ class DeepGenerativeModel(pl.LightningModule):
     def has_classes(self) -> bool:
         """Whether the model infers y."""
         return "y" in self.factorisation.q
+
+    @property
+    def score(self) -> str:
+        """What validation measures: the error, or the bound of a model without classes."""
+        return "error" if self.has_classes else "bound"
 
     # All seeds from one
 
@@ -206,21 +211,20 @@ class DeepGenerativeModel(pl.LightningModule):
     # Validation, all seeds
 
     def on_validation_epoch_start(self) -> None:
-        self.scores = {}
+        self.scores = []
         self.validation_streams = Streams(self.seeds, "validation", self.device)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         x, y = batch
-        f = self.factorisation
         if self.has_classes:
             predicted = self.per_seed(lambda: self.log_q_y(x, {})).argmax(-1)
-            self.scores.setdefault("error", []).append((predicted != y.argmax(-1)).float())
+            self.scores.append((predicted != y.argmax(-1)).float())
         else:
-            noise = self.noise(self.validation_streams, x=f.noise_shapes(len(x)))["x"]
-            self.scores.setdefault("bound", []).append(self.per_seed(lambda n: self.bound(x, n), noise))
+            noise = self.noise(self.validation_streams, x=self.factorisation.noise_shapes(len(x)))["x"]
+            self.scores.append(self.per_seed(lambda one: self.bound(x, one), noise))
 
     def on_validation_epoch_end(self) -> None:
-        self.validation = {name: torch.cat(parts, -1).mean(-1) for name, parts in self.scores.items()}
+        self.validation = {self.score: torch.cat(self.scores, -1).mean(-1)}
 
 
 def _named(t: bounds.Trace, prefix: str) -> dict[str, Tensor]:

@@ -1,0 +1,202 @@
+"""Which training rows are labelled: drawn from a seed, or read from a manifest.
+
+A draw is a function of the data and of `split_seed` alone. Once written, the manifest's row
+numbers are the truth: loading one draws nothing. Row numbers count training rows, so that
+validation and test rows cannot be named.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssl_dgm.config import UserError
+from ssl_dgm.data.sources import Source, digest
+from ssl_dgm.files import write_atomic
+
+VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """The row numbers of the labelled rows and of the unlabelled pool, and what they belong to."""
+
+    labelled: np.ndarray  # int64 [N_l]
+    unlabelled: np.ndarray  # int64 [N_u], the labelled rows among them or not
+    data: str
+    data_sha256: str
+    num_classes: int
+    class_counts: tuple[int, ...]  # labelled rows of every class
+    split_seed: int
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of both lists of row numbers, their order included."""
+        return digest(self.labelled, self.unlabelled)
+
+
+def draw(source: Source, labels: int, split_seed: int, labelled_in_pool: bool = False) -> Split:
+    """A split with `labels` labelled training rows, equally many of every class.
+
+    For one `split_seed`, fewer labels are a prefix of more. `labels` equal to the number of training
+    rows labels all of them, whatever their balance. The pool is the other training rows, or all of
+    them if `labelled_in_pool`.
+
+    Raises:
+        UserError: if that number of labels cannot be drawn, or leaves no unlabelled row.
+    """
+    y, rows = source.train_y[: source.num_train], np.arange(source.num_train, dtype=np.int64)
+    if split_seed < 0:
+        raise UserError(f"split_seed={split_seed} is negative; use 0, 1, 2, ...")
+    if labels == source.num_train and not labelled_in_pool:
+        raise UserError(
+            f"labels={labels} labels every training row of {source.name} and leaves none unlabelled; "
+            "set data.labelled_in_pool=true"
+        )
+    if labels == source.num_train:
+        labelled = rows
+    else:
+        _check_labels(source, labels)
+        rng = np.random.Generator(np.random.PCG64(split_seed))
+        classes = range(source.num_classes)
+        # Whole classes are permuted whatever `labels` is: this makes splits nested. Classes take turns, so
+        # that the nesting is a prefix and every run of num_classes rows is balanced.
+        drawn = [rng.permutation(rows[y == c])[: labels // source.num_classes] for c in classes]
+        labelled = np.stack(drawn, axis=1).reshape(-1)
+    unlabelled = rows if labelled_in_pool else np.setdiff1d(rows, labelled)
+    return Split(
+        labelled, unlabelled, source.name, source.sha256, source.num_classes, _counts(source, labelled), split_seed
+    )
+
+
+def save(split: Split, path: Path) -> None:
+    """Nothing, once the manifest stands under `path`: whole, or not at all."""
+    content = {
+        "version": VERSION,
+        "data": split.data,
+        "data_sha256": split.data_sha256,
+        "split_seed": split.split_seed,
+        "num_classes": split.num_classes,
+        "class_counts": split.class_counts,
+        "labelled": split.labelled.tolist(),
+        "unlabelled": _shortened(split),
+        "split_sha256": split.sha256,
+    }
+    write_atomic(path, _render(content))
+
+
+def load_manifest(path: Path, source: Source) -> Split:
+    """The split that `save` wrote, checked against `source`.
+
+    Raises:
+        UserError: if the file is unreadable, changed in any byte, of another version or for other
+            data, or if its rows are out of range, repeated or not of the classes it tells.
+    """
+    corrupted = UserError(f"{path} is corrupted; fetch it again or use another split.file")
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"split.file={path} cannot be read ({error.strerror}); check the path") from error
+    try:
+        content = json.loads(raw)
+        version = content["version"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise corrupted from error
+    if version != VERSION:
+        raise UserError(f"{path} is a manifest of version {version}, not {VERSION}; use the ssl_dgm that wrote it")
+    # What the content would be written as, checksum and layout included, has to be what is there.
+    if _render({k: v for k, v in content.items() if k != "checksum"}) != raw:
+        raise corrupted
+    try:
+        labelled = np.array(content["labelled"], np.int64)
+        split = Split(
+            labelled=labelled,
+            unlabelled=_expanded(content["unlabelled"], labelled),
+            class_counts=tuple(content["class_counts"]),
+            data=content["data"],
+            data_sha256=content["data_sha256"],
+            num_classes=content["num_classes"],
+            split_seed=content["split_seed"],
+        )
+        intact = content["split_sha256"] == split.sha256
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise corrupted from error
+    if split.data_sha256 != source.sha256:
+        remedy = "fetch the data again" if split.data == source.name else f"set data={split.data}"
+        raise UserError(
+            f"{path} is for {split.data} with SHA-256 {split.data_sha256[:10]}, not for this {source.name} "
+            f"({source.sha256[:10]}); {remedy} or use another split.file"
+        )
+    if not intact:
+        raise corrupted
+    _check_rows(split, source, path)
+    return split
+
+
+def _check_labels(source: Source, labels: int) -> None:
+    name, k, every = source.name, source.num_classes, source.num_train
+    sizes = np.bincount(source.train_y[:every], minlength=k)
+    smallest = int(sizes.argmin())
+    most = k * int(sizes[smallest])
+    whole = f"all {every} with data.labelled_in_pool=true"
+    limit = f"use at most {most}, or {whole}" if most else f"use {whole}"
+    if labels <= 0:
+        raise UserError(f"labels={labels} is not positive; use {k} or another multiple of the {k} classes of {name}")
+    if labels > every:
+        raise UserError(f"labels={labels} is more than the {every:,} training rows of {name}; {limit}")
+    if labels % k:
+        below = labels // k * k
+        options = " or ".join(str(n) for n in (below, below + k) if 0 < n <= most)
+        remedy = f"use {options}" if options else limit
+        raise UserError(f"labels={labels} is not a multiple of the {k} classes of {name}; {remedy}")
+    if labels > most:
+        has = f"class {smallest} of {name} has only {sizes[smallest]:,}"
+        raise UserError(f"labels={labels} takes {labels // k:,} rows of every class, and {has}; {limit}")
+
+
+def _check_rows(split: Split, source: Source, path: Path) -> None:
+    def refuse(what: str) -> UserError:
+        return UserError(f"{path} {what}; use another split.file")
+
+    for name, rows in (("labelled", split.labelled), ("unlabelled", split.unlabelled)):
+        if not rows.size:
+            raise refuse(f"has no {name} rows")
+        if rows.min() < 0 or rows.max() >= source.num_train:
+            raise refuse(f"names {name} rows outside the {source.num_train:,} training rows of {source.name}")
+        if len(np.unique(rows)) < len(rows):
+            raise refuse(f"repeats {name} rows")
+    shared = int(np.isin(split.labelled, split.unlabelled).sum())
+    if shared not in (0, len(split.labelled)):
+        raise refuse(f"has {shared} of its {len(split.labelled)} labelled rows in the unlabelled pool, not none or all")
+    if (split.num_classes, split.class_counts) != (source.num_classes, _counts(source, split.labelled)):
+        raise refuse(f"tells class counts {list(split.class_counts)} that the labels of {source.name} do not have")
+
+
+def _counts(source: Source, rows: np.ndarray) -> tuple[int, ...]:
+    return tuple(np.bincount(source.train_y[rows], minlength=source.num_classes).tolist())
+
+
+def _shortened(split: Split) -> list[int] | dict[str, Any]:
+    # Nearly always the pool is a range, with or without the labelled rows: no need for 50,000 numbers.
+    below = int(max(split.labelled.max(initial=-1), split.unlabelled.max(initial=-1))) + 1
+    for with_labelled in (True, False):
+        short = {"rows_below": below, "with_labelled": with_labelled}
+        if np.array_equal(_expanded(short, split.labelled), split.unlabelled):
+            return short
+    return split.unlabelled.tolist()
+
+
+def _expanded(unlabelled: list[int] | dict[str, Any], labelled: np.ndarray) -> np.ndarray:
+    if isinstance(unlabelled, list):
+        return np.array(unlabelled, np.int64)
+    rows = np.arange(unlabelled["rows_below"], dtype=np.int64)
+    return rows if unlabelled["with_labelled"] else np.setdiff1d(rows, labelled)
+
+
+def _render(content: dict[str, Any]) -> bytes:
+    checksum = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    lines = (f"{json.dumps(k)}: {json.dumps(v)}" for k, v in {**content, "checksum": checksum}.items())
+    return ("{\n" + ",\n".join(lines) + "\n}\n").encode()

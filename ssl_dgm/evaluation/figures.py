@@ -1,0 +1,103 @@
+"""Pictures of a run: samples of its first seed, and the learning curves of all."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssl_dgm.evaluation.curves import read_curves
+from ssl_dgm.files import write_atomic
+from ssl_dgm.models.base import DeepGenerativeModel
+from ssl_dgm.probability import bounds
+from ssl_dgm.probability.generation import generate
+from ssl_dgm.probability.randomness import Streams
+
+STYLES = 8  # rows of a class-conditional grid, draws of the latents that all classes share
+
+
+@torch.no_grad()
+def samples(model: DeepGenerativeModel, first: tuple[DeepGenerativeModel, Tensor] | None = None) -> Tensor:
+    """Mean images of the first seed, [rows, columns, D]: columns are classes, or more draws for a model without y.
+
+    Args:
+        first: the M1 and its live units [D] under a stacked model; units that were dropped take their prior mean, 0.
+    """
+    f = model.factorisation
+    rows = STYLES if model.has_classes else STYLES * STYLES
+    noise = model.noise(Streams(model.seeds, "samples", model.device), x=f.noise_shapes(rows))["x"]
+    y = bounds.classes(f, noise[next(iter(noise))]) if model.has_classes else None
+    x = model.per_seed(lambda one: generate(f, y, one), noise)[0, 0]  # [K or 1, rows, D]
+    if first is not None:
+        m1, live = first
+        z1 = torch.zeros(*x.shape[:-1], len(live), device=x.device)
+        z1[..., live] = x
+        x = m1.per_seed(lambda: m1.factorisation.p["x"]({"z": z1}).mean)[0]
+    return x.transpose(0, 1) if model.has_classes else x.view(STYLES, STYLES, -1)
+
+
+def save_samples(path: Path, images: np.ndarray, has_classes: bool, title: str) -> None:
+    """A grid of images [rows, columns, H, W] in [0, 1]."""
+    import matplotlib.pyplot as plt
+
+    rows, columns, height, width = images.shape
+    canvas = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1), 0.5)
+    for r in range(rows):
+        for c in range(columns):
+            top, left = r * (height + 1) + 1, c * (width + 1) + 1
+            canvas[top : top + height, left : left + width] = images[r, c]
+    figure, axes = plt.subplots(figsize=(0.55 * columns + 0.4, 0.55 * rows + 0.7), layout="constrained")
+    axes.imshow(canvas, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.set_yticks([])
+    axes.set_xticks([])
+    if has_classes:
+        axes.set_xticks([c * (width + 1) + 1 + width / 2 for c in range(columns)], [str(c) for c in range(columns)])
+        axes.xaxis.tick_top()
+        axes.tick_params(length=0)
+        axes.set_xlabel("columns: class y; rows: one draw of the latents each", fontsize=8)
+    axes.set_title(title, fontsize=10)
+    _save(figure, path)
+
+
+def curves(folder: Path) -> None:
+    """curves.png of a run: every seed thin, their mean thick, over epochs; nothing when there is no curve."""
+    rows = [row for path in sorted(folder.glob("group-*/metrics.csv")) for row in read_curves(path)]
+    if not rows:
+        return
+    import matplotlib.pyplot as plt
+
+    wanted = [n for n in ("validation/error", "validation/bound", "train/bound_unlabelled", "train/bound") if n in rows[0]]
+    figure, axes = plt.subplots(1, len(wanted), figsize=(3.6 * len(wanted), 2.8), layout="constrained", squeeze=False)
+    seeds = sorted({row["seed"] for row in rows})
+    for panel, name in zip(axes[0], wanted):
+        scale = 100 if name.endswith("error") else 1
+        by_epoch: dict[int, list[float]] = {}
+        for seed in seeds:
+            points = [(row["epoch"], scale * row[name]) for row in rows if row["seed"] == seed and row[name] != ""]
+            panel.plot(*zip(*points), color="0.65", linewidth=0.8)
+            for epoch, value in points:
+                by_epoch.setdefault(epoch, []).append(value)
+        epochs = sorted(by_epoch)
+        mean = [float(np.mean(by_epoch[epoch])) for epoch in epochs]
+        label = f"mean of {len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}"
+        panel.plot(epochs, mean, color="#0072B2", linewidth=1.6, label=label)
+        panel.set_xlabel("epoch")
+        panel.set_ylabel(name.replace("/", " ").replace("_", " ") + (" (%)" if scale == 100 else " (nats per row)"))
+        if name.endswith("error"):
+            panel.set_ylim(bottom=0)
+        elif len(mean) > 4:
+            # The first epochs' bounds would squeeze the rest of the curve into a line.
+            panel.set_ylim(bottom=float(np.quantile(mean, 0.05)) - 1, top=max(mean) + 1)
+        panel.legend(frameon=False, fontsize=8)
+        panel.spines[["top", "right"]].set_visible(False)
+    _save(figure, folder / "curves.png")
+
+
+def _save(figure, path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=160, format="png")
+    plt.close(figure)
+    write_atomic(path, buffer.getvalue())

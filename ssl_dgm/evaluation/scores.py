@@ -1,0 +1,86 @@
+"""What a record says of a trained model, computed on rows that selection never saw.
+
+Shape legend: S seeds, M importance samples, K classes, B rows of a block, N rows, D dimensions.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ssl_dgm.data.inputs import Inputs, Posteriors
+from ssl_dgm.models.base import DeepGenerativeModel
+from ssl_dgm.probability.randomness import Streams
+
+ELEMENTS_PER_BLOCK = 20_000_000  # floats of the widest tensor of one block: 80 MB
+
+
+def blocks(num_rows: int, elements_per_row: int, device: torch.device) -> tuple[Tensor, ...]:
+    """Row numbers 0 .. num_rows - 1 in blocks that fit in memory."""
+    return torch.arange(num_rows, device=device).split(max(1, min(5000, ELEMENTS_PER_BLOCK // elements_per_row)))
+
+
+@torch.no_grad()
+def log_q_y(model: DeepGenerativeModel, inputs: Inputs, num_rows: int) -> Tensor:
+    """log q(y | x) of every row, [S, N, K], from the rows' means."""
+    widest = max(model.stage.network.hidden)
+    return torch.cat(
+        [
+            model.per_seed(lambda x=inputs.mean(rows): model.log_q_y(x, {}))
+            for rows in blocks(num_rows, widest, model.device)
+        ],
+        1,
+    )
+
+
+@torch.no_grad()
+def sampled(
+    model: DeepGenerativeModel,
+    score: Callable[[Tensor, dict[str, Tensor]], Tensor],
+    inputs: Inputs,
+    num_rows: int,
+    samples: int,
+    draw_inputs: bool,
+) -> Tensor:
+    """A score that needs noise, [S, N, ...]: `model.bound`, `model.importance_weighted` or `model.class_log_joint`.
+
+    Args:
+        samples: M draws of the latents per row and class.
+        draw_inputs: score one draw of the inputs (binarised pixels) instead of their means.
+    """
+    f, parts = model.factorisation, []
+    inputs_streams = Streams(model.seeds, "evaluation inputs", model.device)
+    noise_streams = Streams(model.seeds, "evaluation noise", model.device)
+    widest = max(inputs.x_dim, *model.stage.network.hidden)
+    for rows in blocks(num_rows, samples * f.num_classes * widest, model.device):
+        repeated = rows.expand(len(model.seeds), -1)
+        x = inputs.draw(repeated, inputs_streams) if draw_inputs else inputs.mean(rows).expand(len(model.seeds), -1, -1)
+        noise = model.noise(noise_streams, x=f.noise_shapes(len(rows), samples, enumerate_y=True))["x"]
+        parts.append(model.per_seed(score, x, noise))
+    return torch.cat(parts, 1)
+
+
+def error(log_probs: Tensor, targets: Tensor) -> Tensor:
+    """Share of rows whose most probable class is wrong: [S, N, K], [N] -> [S]."""
+    return (log_probs.argmax(-1) != targets).float().mean(-1)
+
+
+@torch.no_grad()
+def posteriors(model: DeepGenerativeModel, inputs: Inputs, num_rows: int, seed_index: int = 0) -> Posteriors:
+    """q(z | x) of every row at its mean, for one seed of a model without classes."""
+    factor, parts = model.factorisation.q["z"], []
+
+    def gaussian(x: Tensor) -> tuple[Tensor, Tensor]:
+        q = factor({"x": x})
+        return q.mean, q.log_var
+
+    for rows in blocks(num_rows, max(model.stage.network.hidden), model.device):
+        means, log_vars = model.per_seed(lambda x=inputs.mean(rows): gaussian(x))
+        parts.append((means[seed_index], log_vars[seed_index]))
+    means, log_vars = zip(*parts)
+    return Posteriors(torch.cat(means), torch.cat(log_vars))
+
+
+def live_units(posterior: Posteriors, num_train: int, min_sd: float) -> Tensor:
+    """Which latent units carry information: s.d. of the posterior means over the training rows above `min_sd`, [D]."""
+    return posterior.means[:num_train].std(0) > min_sd

@@ -1,0 +1,23 @@
+"""Ancestral sampling from the generative list."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from ssl_dgm.probability.factors import Factorisation
+
+
+def generate(f: Factorisation, y: Tensor | None, noise: Mapping[str, Tensor]) -> Tensor:
+    """The mean of p(x | ...) with its latents drawn from their conditionals, in the order of the list.
+
+    Args:
+        y: one-hot classes, [K, 1, K] for all of them or [B, K]; None for a model without y.
+        noise: standard-normal draws [M, 1, B, D] by latent; a draw shared by all classes keeps the style the same.
+    """
+    values = {} if y is None else {"y": y}
+    for name, factor in f.p.items():
+        if name == f.observed:
+            return factor(values).mean
+        if name not in values:
+            values[name] = factor(values).rsample(noise[name])
+    raise ValueError(f"p draws no {f.observed}")

@@ -1,0 +1,1 @@
+"""Records to tidy rows, rows to text. Nothing here needs torch."""

@@ -1,0 +1,100 @@
+"""One training: a group of seeds through Lightning's Trainer, resumed if it was begun before."""
+
+import logging
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+
+from ssl_dgm.config import Config, UserError
+from ssl_dgm.data.datamodule import SeededDataModule
+from ssl_dgm.models.base import DeepGenerativeModel
+from ssl_dgm.training.callbacks import Best, Curves, Progress, Stop
+from ssl_dgm.training.checkpoints import Checkpoint, newest_whole
+
+logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed"}
+
+
+class Stopped(Exception):
+    """Training ended early and cleanly; the sentence says where and why, and the same command resumes it."""
+
+
+def find_device(name: str) -> torch.device:
+    """The device to run on; 'auto' is the first GPU, or else the CPU.
+
+    Raises:
+        UserError: when this machine does not have it.
+    """
+    if name == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+        raise UserError(f"device={name} is not on this machine; use {' or '.join(['cpu', *gpus])}") from error
+    return torch.device("cuda:0") if name == "cuda" else device
+
+
+def fit(
+    config: Config,
+    model: DeepGenerativeModel,
+    data: SeededDataModule,
+    folder: Path,
+    device: torch.device,
+    deadline: float | None,
+    say: Callable[[str], None],
+) -> dict[int, str]:
+    """Trains `model` in place to the end of its budget, and returns why seeds were lost, by seed.
+
+    With selection=best_validation the model ends with every seed's parameters of its best epoch.
+
+    Args:
+        folder: of this group: curves and checkpoints.
+        deadline: time.monotonic() by which to have stopped.
+
+    Raises:
+        Stopped: at the deadline or after a signal, with a checkpoint.
+    """
+    curves, stop, best = Curves(folder / "metrics.csv", say), Stop(deadline), Best()
+    folder.mkdir(parents=True, exist_ok=True)
+    resumed = newest_whole(folder, say)
+    if resumed is not None:
+        say(f"resuming {folder.parent.name} after epoch {resumed.name[6:].split('.')[0]} of {config.budget.epochs}")
+    callbacks: list[pl.Callback] = [curves, stop]
+    callbacks += [best] if config.selection == "best_validation" else []
+    callbacks += [Checkpoint(folder, config.trainer.checkpoint_every)]
+    callbacks += [Progress(f"{config.model.name} {config.data.name}")] if config.trainer.progress else []
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
+        trainer = pl.Trainer(
+            max_epochs=config.budget.epochs,
+            accelerator="gpu" if device.type == "cuda" else device.type,
+            devices=[device.index] if device.type == "cuda" else 1,
+            precision=PRECISIONS[config.trainer.precision],  # type: ignore[arg-type]
+            check_val_every_n_epoch=config.trainer.validate_every,
+            callbacks=callbacks,
+            default_root_dir=folder,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+        trainer.fit(model, data, ckpt_path=resumed, weights_only=True)
+    if trainer.current_epoch < config.budget.epochs and len(curves.lost) < len(model.seeds):
+        where = f"after epoch {trainer.current_epoch} of {config.budget.epochs}"
+        raise Stopped(f"stopped {config.model.name} {where} ({stop.reason}); the same command continues it")
+    if config.selection == "best_validation":
+        model.load_state_dict(best.parameters, strict=False)
+    model.to(device)
+    return curves.lost
+
+
+def deadline_of(seconds: float | None) -> float | None:
+    """A duration from now, as a time of the monotonic clock."""
+    return None if seconds is None else time.monotonic() + seconds

@@ -1,0 +1,117 @@
+"""What a run leaves behind: a folder named by its key, and a checked record per seed.
+
+    runs/<key>/README.md                 what this folder is and the command that made it
+    runs/<key>/config.json               all settings, and those that identify the run
+    runs/<key>/seed-<n>/result.json      the record: metrics, versions, checksums
+    runs/<key>/seed-<n>/split.json       the manifest of the labelled rows
+    runs/<key>/seed-<n>/weights.safetensors
+    runs/<key>/group-<seeds>/            curves, and checkpoints while seeds are being trained together
+"""
+
+import dataclasses
+import subprocess
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ssl_dgm import config as schema
+from ssl_dgm.config import Config, UserError
+from ssl_dgm.files import DamagedFile, read_json, write_atomic, write_json
+
+VERSION = 1
+ABOUT = """# {key}
+
+{factorisation}
+
+Made by
+
+    {command}
+
+`seed-<n>/result.json` holds the record of a seed (metrics are fractions: 0.0333 is 3.33 %), `seed-<n>/split.json` the
+labelled rows it saw, `seed-<n>/weights.safetensors` its weights; `group-*/metrics.csv` is the curve of the seeds that
+were trained together; `config.json` lists the settings, and under `identity` those whose hash names this folder.
+The same command continues what is unfinished and adds seeds that are missing.
+"""
+
+
+def open_folder(config: Config, key: str, data_sha256: str, factorisation: str, command: str) -> Path:
+    """The run's folder, made if it is new.
+
+    Raises:
+        UserError: when the folder holds another configuration, or cannot be written to.
+    """
+    folder = Path(config.runs) / key
+    identity = {"settings": schema.departures(config), "data_sha256": data_sha256}
+    path = folder / "config.json"
+    if path.exists():
+        try:
+            found = read_json(path)["identity"]
+        except DamagedFile:
+            found = identity  # the folder's name is the hash of the identity: rewriting restores what was there
+        if found != identity:
+            raise UserError(f"{folder} holds a run of another configuration; move it away or choose runs=")
+    write_json(path, {"identity": identity, "settings": dataclasses.asdict(config)})
+    write_atomic(folder / "README.md", ABOUT.format(key=key, factorisation=factorisation, command=command))
+    return folder
+
+
+def load(folder: Path, seed: int, say: Callable[[str], None]) -> dict[str, Any] | None:
+    """The record of a finished seed; None, with a word, when it is damaged, and it will be made again."""
+    path = folder / f"seed-{seed}" / "result.json"
+    if not path.exists():
+        return None
+    try:
+        record = read_json(path)
+    except DamagedFile as error:
+        say(f"{error}; this seed is run again")
+        return None
+    return record if record["version"] == VERSION else None
+
+
+def save(folder: Path, record: Mapping[str, Any]) -> None:
+    """Writes a seed's record; from then on the seed counts as finished."""
+    write_json(folder / f"seed-{record['seed']}" / "result.json", dict(record))
+
+
+def new(config: Config, key: str, seed: int, metrics: Mapping[str, float], **facts: Any) -> dict[str, Any]:
+    """A record of one seed.
+
+    Args:
+        metrics: by name; errors are fractions, bounds nats per row.
+        facts: what only the run knows: epochs, updates, train_seconds, device, torch, checksums, n_test.
+    """
+    return {
+        "version": VERSION,
+        "key": key,
+        "model": model_name(config),
+        "data": config.data.name,
+        "labels": config.labels if schema.needs_labels(config) else 0,
+        "seed": seed,
+        "selection": config.selection,
+        "budget": "" if schema.is_estimator(config) else config.budget.name,
+        "metrics": dict(metrics),
+        "git_commit": git_commit(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        **facts,
+    }
+
+
+def model_name(config: Config) -> str:
+    """The model as a table names it: m1+svm for M1 with a classifier."""
+    has_classifier = config.model.name == "m1" and config.classifier != "none"
+    return f"m1+{config.classifier}" if has_classifier else config.model.name
+
+
+@cache
+def git_commit() -> str:
+    """The commit that the code was run from, with -dirty when tracked files differ; '' outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+        inside = subprocess.run(["git", "-C", str(here), "ls-files", "--error-unmatch", __file__], capture_output=True)
+        found = subprocess.run(command, capture_output=True, text=True)
+    except OSError:
+        return ""
+    return found.stdout.strip() if inside.returncode == 0 else ""
