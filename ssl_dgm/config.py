@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Union
+from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
@@ -65,7 +65,7 @@ class BudgetConfig:
     name: str = "paper"
     epochs: int = 3000  # an epoch is one pass over the unlabelled pool
     updates_per_epoch: int = 200  # at most; never more than there are labelled rows where labels are split over steps
-    labelled_per_step: Union[int, str] = "share"  # share: N_l / updates; all; or a number
+    labelled_per_step: int | str = "share"  # share: N_l / updates; all; or a number
 
 
 @dataclass
@@ -205,10 +205,11 @@ def explain(message: str, choices: dict[str, list[str]]) -> str:
     lines = [line.strip() for line in message.strip().splitlines() if line.strip()]
     where = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key:")), "")
     if match := re.match(r"(?:In '.*': )?Could not find '(.+)/(.+)'", lines[0]):
-        group, option = match[1], match[2]
-        for group, option in ((group, option), (group.partition("/")[0], option)):
-            if group in choices:
-                return f"{group}={option} is unknown; {nearest(option, choices[group])}"
+        group = match[1].partition("/")[0]
+        # A budget is found by its own name and by that of the model it is for.
+        option = match[1].partition("/")[2] or match[2]
+        if group in choices:
+            return f"{group}={option} is unknown; {nearest(option, choices[group])}"
     if match := re.match(r"Value '(.*)' .*could not be converted to (\w+)", lines[0]):
         kind = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}.get(match[2], match[2])
         return f"{where}={match[1]} is not {kind}; use for example {where}={_default(where)}"

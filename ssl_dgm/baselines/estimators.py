@@ -2,9 +2,9 @@
 
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from sklearn.base import ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 
-def create(name: str, seed: int, hidden: Sequence[int] = (500,)) -> ClassifierMixin:
+def create(name: str, seed: int, hidden: Sequence[int] = (500,)) -> Any:
     """An unfitted classifier: 'nn', 'logistic', 'svm' or 'knn'.
 
     None has a setting that was chosen on data: scikit-learn's defaults, k = 1, and for the network the weight decay

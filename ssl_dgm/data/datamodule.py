@@ -1,6 +1,7 @@
 """The LightningDataModule: data on the device once, batches as blocks of row numbers.
 
-Shape legend: S seeds, T steps of an epoch, B_l and B_u labelled and unlabelled rows of a step, K classes, D dimensions.
+Shape legend: S seeds, T updates of an epoch, B_l and B_u labelled and unlabelled rows of an update, K classes,
+D dimensions.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,24 +29,10 @@ class Batch(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Row numbers of one update."""
+    """Row numbers of an epoch's updates."""
 
-    labelled: Tensor  # [S, B_l]
-    unlabelled: Tensor  # [S, B_u]
-
-
-class Updates:
-    """The updates of an epoch as Lightning iterates them: which epoch is asked of the Trainer at every start."""
-
-    def __init__(self, data: "SeededDataModule") -> None:
-        self.data = data
-
-    def __len__(self) -> int:
-        return self.data.updates
-
-    def __iter__(self) -> Iterator[Rows]:
-        trainer = self.data.trainer
-        return self.data.epoch(0 if trainer is None else trainer.current_epoch)
+    labelled: Tensor  # [T, S, B_l]
+    unlabelled: Tensor  # [T, S, B_u]
 
 
 class Blocks:
@@ -98,6 +85,7 @@ class SeededDataModule(pl.LightningDataModule):
         self.updates, self.labelled_per_step = self._cut(budget)
         self.order = Streams(seeds, "order", device)
         self.draws = Streams(seeds, "inputs", device)
+        self.begun = -1
 
     def _cut(self, budget: BudgetConfig) -> tuple[int, int]:
         """Updates of an epoch, and labelled rows of an update."""
@@ -117,14 +105,12 @@ class SeededDataModule(pl.LightningDataModule):
         """B_u; what an epoch's last rows leave over is seen in another epoch, since the order is drawn afresh."""
         return self.unlabelled.shape[1] // self.updates
 
-    def epoch(self, number: int) -> Iterator[Rows]:
-        """The updates of epoch `number`, a function of (seed, number) alone."""
-        self.order.begin(number)
-        self.draws.begin(number)
-        unlabelled = self._deal(self.unlabelled, self.unlabelled_per_step)
-        labelled = self._deal(self.labelled, self.labelled_per_step)
-        for step in range(self.updates):
-            yield Rows(labelled[step], unlabelled[step])
+    def begin(self, epoch: int) -> None:
+        """Deals the rows of an epoch, a function of (seed, epoch) alone."""
+        self.order.begin(epoch)
+        self.draws.begin(epoch)
+        labelled, unlabelled = (self.labelled, self.labelled_per_step), (self.unlabelled, self.unlabelled_per_step)
+        self.begun, self.dealt = epoch, Rows(self._deal(*labelled), self._deal(*unlabelled))
 
     def _deal(self, rows: Tensor, per_step: int) -> Tensor:
         """A shuffled pool [S, N], begun anew as often as the epoch needs, as [T, S, per_step]."""
@@ -132,17 +118,26 @@ class SeededDataModule(pl.LightningDataModule):
         order = self.order.permutations(rows.shape[1], -(-needed // max(1, rows.shape[1])))[:, :needed]
         return rows.gather(1, order).view(len(rows), self.updates, per_step).transpose(0, 1)
 
-    def train_dataloader(self) -> Updates:
-        """Blocks of training row numbers."""
-        return Updates(self)
+    def train_dataloader(self) -> range:
+        """The updates of an epoch by number; `batch` makes them."""
+        return range(self.updates)
 
-    def val_dataloader(self) -> "Blocks":
+    def val_dataloader(self) -> Blocks:
         """Blocks of validation row numbers, the same for all seeds."""
         return Blocks(torch.arange(self.num_train, self.num_rows, device=self.one_hot.device))
 
-    def on_after_batch_transfer(self, batch: Rows | Tensor, dataloader_idx: int) -> Batch | tuple[Tensor, Tensor]:
-        """Row numbers to what the model sees: fresh draws in training, means in validation."""
+    def batch(self, epoch: int, update: int) -> Batch:
+        """What the model sees at an update, drawn afresh; updates are asked for in their order."""
+        if self.begun != epoch:
+            self.begin(epoch)
+        labelled, unlabelled = self.dealt.labelled[update], self.dealt.unlabelled[update]
+        x_labelled = self.inputs.draw(labelled, self.draws)
+        return Batch(x_labelled, self.one_hot[labelled], self.inputs.draw(unlabelled, self.draws))
+
+    def on_after_batch_transfer(self, batch: int | Tensor, dataloader_idx: int) -> Batch | tuple[Tensor, Tensor]:
+        """Update numbers to training batches, row numbers to validation batches."""
         if isinstance(batch, Tensor):
             return self.inputs.mean(batch), self.one_hot[batch]
-        x_labelled = self.inputs.draw(batch.labelled, self.draws)
-        return Batch(x_labelled, self.one_hot[batch.labelled], self.inputs.draw(batch.unlabelled, self.draws))
+        # Asked here, not when the loader starts: Lightning starts it before it has counted the epoch up on a resume.
+        assert self.trainer is not None
+        return self.batch(self.trainer.current_epoch, batch)

@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,7 +68,9 @@ def curves(folder: Path) -> None:
         return
     import matplotlib.pyplot as plt
 
-    wanted = [n for n in ("validation/error", "validation/bound", "train/bound_unlabelled", "train/bound") if n in rows[0]]
+    wanted = [
+        n for n in ("validation/error", "validation/bound", "train/bound_unlabelled", "train/bound") if n in rows[0]
+    ]
     figure, axes = plt.subplots(1, len(wanted), figsize=(3.6 * len(wanted), 2.8), layout="constrained", squeeze=False)
     seeds = sorted({row["seed"] for row in rows})
     for panel, name in zip(axes[0], wanted):
@@ -94,7 +97,7 @@ def curves(folder: Path) -> None:
     _save(figure, folder / "curves.png")
 
 
-def _save(figure, path: Path) -> None:
+def _save(figure: Any, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     buffer = io.BytesIO()

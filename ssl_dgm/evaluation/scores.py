@@ -23,14 +23,11 @@ def blocks(num_rows: int, elements_per_row: int, device: torch.device) -> tuple[
 @torch.no_grad()
 def log_q_y(model: DeepGenerativeModel, inputs: Inputs, num_rows: int) -> Tensor:
     """log q(y | x) of every row, [S, N, K], from the rows' means."""
-    widest = max(model.stage.network.hidden)
-    return torch.cat(
-        [
-            model.per_seed(lambda x=inputs.mean(rows): model.log_q_y(x, {}))
-            for rows in blocks(num_rows, widest, model.device)
-        ],
-        1,
-    )
+    parts = []
+    for rows in blocks(num_rows, max(model.stage.network.hidden), model.device):
+        x = inputs.mean(rows).expand(len(model.seeds), -1, -1)
+        parts.append(model.per_seed(lambda one: model.log_q_y(one, {}), x))
+    return torch.cat(parts, 1)
 
 
 @torch.no_grad()
@@ -75,7 +72,7 @@ def posteriors(model: DeepGenerativeModel, inputs: Inputs, num_rows: int, seed_i
         return q.mean, q.log_var
 
     for rows in blocks(num_rows, max(model.stage.network.hidden), model.device):
-        means, log_vars = model.per_seed(lambda x=inputs.mean(rows): gaussian(x))
+        means, log_vars = model.per_seed(gaussian, inputs.mean(rows).expand(len(model.seeds), -1, -1))
         parts.append((means[seed_index], log_vars[seed_index]))
     means, log_vars = zip(*parts)
     return Posteriors(torch.cat(means), torch.cat(log_vars))

@@ -1,4 +1,4 @@
-"""One file per model, each reading like its equations; `create` finds a model by the name it has on the command line."""
+"""One file per model, each reading like its equations; `create` finds a model by its name on the command line."""
 
 import importlib
 from typing import Any

@@ -54,7 +54,7 @@ class DeepGenerativeModel(pl.LightningModule):
         self.x_dim, self.num_classes = x_dim, num_classes
         self.num_labelled, self.num_unlabelled = num_labelled, num_unlabelled
         self.factorisation = replicas.stack(self.build, self.seeds)
-        self.analytic = self.factorisation.analytic if stage.objective.kl == "analytic" else ()
+        self.analytic: tuple[str, ...] = self.factorisation.analytic if stage.objective.kl == "analytic" else ()
         self.noise_streams = Streams(self.seeds, "noise")
         self.terms: dict[str, Tensor] = {}  # of the last update, [S]
         self.scores: list[Tensor] = []  # of the validation rows so far, [S, B]

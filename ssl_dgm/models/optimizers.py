@@ -30,20 +30,15 @@ class AdamUncorrected(Optimizer):
         """One update of every parameter that has a gradient."""
         loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None]
-            grads = [p.grad for p in params]
-            for p in params:
-                if not self.state[p]:
-                    self.state[p] = {"m": torch.zeros_like(p), "v": torch.zeros_like(p)}
-            m = [self.state[p]["m"] for p in params]
-            v = [self.state[p]["v"] for p in params]
             beta1, beta2 = group["betas"]
-            if group["weight_decay"]:
-                grads = torch._foreach_add(grads, params, alpha=group["weight_decay"])
-            torch._foreach_lerp_(m, grads, 1 - beta1)
-            torch._foreach_mul_(v, beta2)
-            torch._foreach_addcmul_(v, grads, grads, 1 - beta2)
-            scale = torch._foreach_sqrt(v)
-            torch._foreach_add_(scale, group["eps"])
-            torch._foreach_addcdiv_(params, m, scale, -group["lr"])
+            for w in group["params"]:
+                if w.grad is None:
+                    continue
+                state = self.state[w]
+                if not state:
+                    state["m"], state["v"] = torch.zeros_like(w), torch.zeros_like(w)
+                g = w.grad + group["weight_decay"] * w
+                state["m"].lerp_(g, 1 - beta1)
+                state["v"].mul_(beta2).addcmul_(g, g, value=1 - beta2)
+                w.addcdiv_(state["m"], state["v"].sqrt().add_(group["eps"]), value=-group["lr"])
         return loss

@@ -5,7 +5,7 @@ enumerated and as [B, K] when it is given, a latent as [M, 1, B, D] if q draws i
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,8 @@ from ssl_dgm.probability.networks import Architecture, Network
 
 class Factor(nn.Module):
     """log-density of `name` given `parents`; subclasses map the parents' values to a distribution."""
+
+    dim: int  # of the variable, where the factor has to know it
 
     def __init__(self, name: str, parents: Sequence[str] = ()) -> None:
         super().__init__()
@@ -35,6 +37,8 @@ class Factor(nn.Module):
 class StandardNormal(Factor):
     """N(0, I)."""
 
+    zero: Tensor
+
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.register_buffer("zero", torch.zeros(()), persistent=False)
@@ -45,6 +49,8 @@ class StandardNormal(Factor):
 
 class UniformCategorical(Factor):
     """1/K for every class."""
+
+    log_probs: Tensor
 
     def __init__(self, name: str, num_classes: int) -> None:
         super().__init__(name)
@@ -61,6 +67,7 @@ class NetworkFactor(Factor):
 
     def __init__(self, name: str, dim: int, parents: dict[str, int], architecture: Architecture) -> None:
         super().__init__(name, tuple(parents))
+        self.dim = dim
         self.network = Network(parents, dict.fromkeys(self.heads, dim), architecture)
 
 
@@ -103,11 +110,14 @@ class Factorisation(nn.Module):
         ValueError: when the two lists don't cover the same variables, or a factor of q needs what is drawn after it.
     """
 
+    p: Mapping[str, Factor]
+    q: Mapping[str, Factor]
+
     def __init__(self, p: Sequence[Factor], q: Sequence[Factor], observed: str = "x") -> None:
         super().__init__()
         self.observed = observed
-        self.p = nn.ModuleDict({factor.name: factor for factor in p})
-        self.q = nn.ModuleDict({factor.name: factor for factor in q})
+        self.p = nn.ModuleDict({factor.name: factor for factor in p})  # type: ignore[assignment]
+        self.q = nn.ModuleDict({factor.name: factor for factor in q})  # type: ignore[assignment]
         if set(self.p) != {observed, *self.q}:
             raise ValueError(f"p draws {sorted(self.p)} but q and {observed} give {sorted([observed, *self.q])}")
         known = [observed]
@@ -119,7 +129,7 @@ class Factorisation(nn.Module):
     @property
     def num_classes(self) -> int:
         """K, or 1 for a model without y."""
-        return self.q["y"].network.heads["logits"].out_features if "y" in self.q else 1
+        return self.q["y"].dim if "y" in self.q else 1
 
     @property
     def analytic(self) -> tuple[str, ...]:
@@ -138,7 +148,7 @@ class Factorisation(nn.Module):
             if name == "y":
                 classes = self.num_classes if enumerate_y else 1
             else:
-                shapes[name] = (draws, classes, batch, factor.network.heads["mean"].out_features)
+                shapes[name] = (draws, classes, batch, factor.dim)
         return shapes
 
     def __str__(self) -> str:

@@ -41,11 +41,12 @@ class Network(nn.Module):
         self._initialise(sum(parents.values()), architecture)
 
     def _initialise(self, fan_in: int, architecture: Architecture) -> None:
-        layers = [(layer, fan_in, "input") for layer in self.inputs.values()]
-        layers += [(layer, layer.in_features, "hidden") for layer in self.hidden]
-        layers += [(layer, layer.in_features, head) for head, layer in self.heads.items()]
-        for layer, fan, place in layers:
-            is_head = place in self.heads
+        places = [("input", layer) for layer in self.inputs.values()]
+        places += [("hidden", layer) for layer in self.hidden]
+        places += list(self.heads.items())
+        for place, layer in places:
+            assert isinstance(layer, nn.Linear)
+            fan, is_head = fan_in if place == "input" else layer.in_features, place in self.heads
             if architecture.init == "torch":
                 for parameter in layer.parameters():
                     init.uniform_(parameter, -1 / math.sqrt(fan), 1 / math.sqrt(fan))

@@ -5,7 +5,7 @@ S losses gives every seed its own gradient, since no loss reads another's slice.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,10 @@ from torch.utils._pytree import tree_map
 
 from ssl_dgm.probability.randomness import derived_seed
 
+Module = TypeVar("Module", bound=nn.Module)
 
-def stack(build: Callable[[], nn.Module], seeds: Sequence[int]) -> nn.Module:
+
+def stack(build: Callable[[], Module], seeds: Sequence[int]) -> Module:
     """A module whose parameters are [S, ...]: `build` called once per seed, initialised by that seed alone."""
     modules = []
     with torch.random.fork_rng(devices=[]):

@@ -8,7 +8,7 @@ from typing import Any
 
 from ssl_dgm.files import locked, write_atomic
 
-COLUMNS = (
+COLUMNS: tuple[str, ...] = (
     "table", "row", "column", "model", "data", "labels", "validation_labels", "split_seed", "seed", "selection",
     "metric", "value", "n_test", "epochs", "updates", "train_seconds", "live_units", "device", "torch", "git_commit",
     "config_hash", "data_sha256", "split_sha256", "m1_sha256", "budget", "finished",

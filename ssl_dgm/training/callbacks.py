@@ -62,7 +62,8 @@ class Curves(pl.Callback):
         self.first_bad = torch.where(terms.isfinite(), self.first_bad, self.first_bad.clamp(max=batch_idx))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(pl_module, DeepGenerativeModel) and self.sums is not None
+        assert isinstance(pl_module, DeepGenerativeModel)
+        assert self.sums is not None
         epoch, names = trainer.current_epoch + 1, list(pl_module.terms)
         means = (self.sums / trainer.num_training_batches).tolist()
         self._name_the_lost(pl_module.seeds, names, epoch)

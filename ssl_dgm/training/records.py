@@ -1,11 +1,11 @@
 """What a run leaves behind: a folder named by its key, and a checked record per seed.
 
-    runs/<key>/README.md                 what this folder is and the command that made it
-    runs/<key>/config.json               all settings, and those that identify the run
-    runs/<key>/seed-<n>/result.json      the record: metrics, versions, checksums
-    runs/<key>/seed-<n>/split.json       the manifest of the labelled rows
-    runs/<key>/seed-<n>/weights.safetensors
-    runs/<key>/group-<seeds>/            curves, and checkpoints while seeds are being trained together
+runs/<key>/README.md                 what this folder is and the command that made it
+runs/<key>/config.json               all settings, and those that identify the run
+runs/<key>/seed-<n>/result.json      the record: metrics, versions, checksums
+runs/<key>/seed-<n>/split.json       the manifest of the labelled rows
+runs/<key>/seed-<n>/weights.safetensors
+runs/<key>/group-<seeds>/            curves, and checkpoints while seeds are being trained together
 """
 
 import dataclasses

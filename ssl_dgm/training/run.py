@@ -79,6 +79,10 @@ class _FirstStage:
     live: Tensor  # [D] bool
     sha256: str
 
+    def live_part(self, q: Posteriors) -> Posteriors:
+        """q without the units that were dropped."""
+        return Posteriors(q.means[:, self.live], q.log_vars[:, self.live])
+
 
 def run(config: Config, say: Say, command: str = "", deadline: float | None = None) -> Result:
     """Carries out a run: adds the seeds that have no record yet, and returns the records of all.
@@ -173,10 +177,10 @@ def _create(job: _Job, seeds: Sequence[int], x_dim: int) -> DeepGenerativeModel:
 def _inputs(job: _Job) -> tuple[Inputs, Inputs]:
     """What the model observes, of the training and of the test rows."""
     if job.first is not None:
-        live = job.first.live
-        return tuple(Posteriors(p.means[:, live], p.log_vars[:, live]) for p in (job.first.train, job.first.test))
+        return job.first.live_part(job.first.train), job.first.live_part(job.first.test)
     binarise = job.config.data.pixels == "sampled"
-    return tuple(Pixels(torch.from_numpy(x), binarise).to(job.device) for x in (job.source.train_x, job.source.test_x))
+    train, test = torch.from_numpy(job.source.train_x), torch.from_numpy(job.source.test_x)
+    return Pixels(train, binarise).to(job.device), Pixels(test, binarise).to(job.device)
 
 
 def _train_group(job: _Job, seeds: list[int]) -> dict[int, str]:
@@ -206,7 +210,8 @@ def _train_group(job: _Job, seeds: list[int]) -> dict[int, str]:
         tensors = {name: tensor.cpu() for name, tensor in one_seed(weights, s).items()}
         if job.first is not None:
             tensors["m1_live_units"] = job.first.live.cpu()
-        content = to_safetensors(tensors, {"key": job.key, "factorisation": str(model)})
+        # One entry: several would be written in an order that changes from run to run.
+        content = to_safetensors(tensors, {"about": f"{job.key}: {model}"})
         write_atomic(job.folder / f"seed-{seed}" / "weights.safetensors", content)
         _save(job, seed, {name: value[s] for name, value in metrics.items()}, facts)
     checkpoints.remove(group)
@@ -293,18 +298,19 @@ def _fit_estimators(job: _Job, seeds: list[int]) -> None:
 
 
 def _features(job: _Job, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """What an estimator sees of the training and test rows, [N, D]."""
+    """What an estimator sees of the training and test rows, [N, D]: pixels, or the M1's live units."""
     if job.first is None:
         return job.source.train_x.astype(np.float32) / 255, job.source.test_x.astype(np.float32) / 255
-    features = []
-    for inputs, purpose in zip(_inputs(job), ("features", "test features")):
+    train, test = job.first.live_part(job.first.train), job.first.live_part(job.first.test)
+    if job.config.features == "mean":
+        return train.means.cpu().numpy(), test.means.cpu().numpy()
+
+    # Paper: approximate samples of q(z | x); here: the mean by default, the usual choice, since it carries no noise.
+    def draw(inputs: Posteriors, purpose: str) -> np.ndarray:
         rows = torch.arange(len(inputs.means), device=job.device)
-        # Paper: approximate samples of q(z | x); here: features=sample, while the default is the mean, which is the
-        # usual choice since it carries no noise.
-        streams = Streams([seed], purpose, job.device)
-        drawn = inputs.mean(rows) if job.config.features == "mean" else inputs.draw(rows[None], streams)[0]
-        features.append(drawn.cpu().numpy())
-    return tuple(features)
+        return inputs.draw(rows[None], Streams([seed], purpose, job.device))[0].cpu().numpy()
+
+    return draw(train, "features"), draw(test, "test features")
 
 
 def _open_first_stage(job: _Job, result: Result) -> _FirstStage:

@@ -1,0 +1,105 @@
+"""One Linear per parent is one Linear on all of them, in its values and in how it is initialised."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssl_dgm.probability.networks import Architecture, Network
+
+PARENTS = {"x": 5, "y": 3, "z": 2}
+
+
+def make(seed: int = 0, parents: dict[str, int] | None = None, **settings: object) -> Network:
+    torch.manual_seed(seed)
+    architecture = Architecture(**{"hidden": (7, 6), "activation": "tanh", **settings})  # type: ignore[arg-type]
+    return Network(parents or PARENTS, {"mean": 4, "log_var": 4}, architecture)
+
+
+def values(*lead: int) -> dict[str, Tensor]:
+    return {name: torch.randn(*lead, dim) for name, dim in PARENTS.items()}
+
+
+def on_concatenation(network: Network, given: dict[str, Tensor], activation: nn.Module) -> dict[str, Tensor]:
+    """The same weights in a plain multilayer perceptron."""
+    weight = torch.cat([network.inputs[p].weight for p in PARENTS], 1)
+    (bias,) = (layer.bias for layer in network.inputs.values() if layer.bias is not None)  # only one
+    h = activation(F.linear(torch.cat([given[p] for p in PARENTS], -1), weight, bias))
+    for layer in network.hidden:
+        h = activation(F.linear(h, layer.weight, layer.bias))
+    return {name: F.linear(h, head.weight, head.bias) for name, head in network.heads.items()}
+
+
+@pytest.mark.parametrize(("name", "activation"), [("softplus", nn.Softplus()), ("relu", nn.ReLU()), ("tanh", nn.Tanh())])
+def test_parents_are_fed_as_if_concatenated(name: str, activation: nn.Module) -> None:
+    network, given = make(activation=name), values(9)
+    out, expected = network(given), on_concatenation(network, given, activation)
+    assert set(out) == {"mean", "log_var"}
+    torch.testing.assert_close(out, expected)
+
+
+@pytest.mark.parametrize(
+    "lead", [{"x": (9,), "y": (3, 1), "z": (3, 9)}, {"x": (9,), "y": (9,), "z": (2, 1, 9)}, {"x": (9,), "y": (3, 1), "z": (2, 3, 9)}]
+)  # fmt: skip
+def test_parents_meet_by_broadcasting(lead: dict[str, tuple[int, ...]]) -> None:
+    network = make()
+    given = {name: torch.randn(*lead[name], dim) for name, dim in PARENTS.items()}
+    full = torch.broadcast_shapes(*lead.values())
+    repeated = {name: value.expand(*full, -1) for name, value in given.items()}
+    torch.testing.assert_close(network(given), on_concatenation(network, repeated, nn.Tanh()))
+
+
+def test_heads_answer_in_float32_whatever_the_layers_ran_in() -> None:
+    out = make().bfloat16()({name: value.bfloat16() for name, value in values(9).items()})
+    assert all(head.dtype == torch.float32 for head in out.values())
+
+
+# --- Initialisation: sizes are large enough for a standard deviation to be read off within 5 %.
+
+WIDE = {"x": 300, "y": 100}
+
+
+def wide(init: str) -> Network:
+    return make(parents=WIDE, hidden=(500, 400), init=init, init_sd=0.003)
+
+
+def sd(layer: nn.Module) -> float:
+    assert isinstance(layer, nn.Linear) and abs(layer.weight.mean()) < 0.05 * layer.weight.std()
+    return layer.weight.std().item()
+
+
+def test_torch_initialisation_is_that_of_a_linear_on_the_concatenation() -> None:
+    network, reference = wide("torch"), nn.Linear(sum(WIDE.values()), 500)
+    bound = 1 / math.sqrt(400)
+    for parameter in (*reference.parameters(), *(p for layer in network.inputs.values() for p in layer.parameters())):
+        assert 0.98 * bound < parameter.abs().max() <= bound
+        assert parameter.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.1)  # uniform
+    for layer in (*network.hidden, *network.heads.values()):
+        bound = 1 / math.sqrt(layer.in_features)
+        assert 0.98 * bound < layer.weight.abs().max() <= bound and 0 < layer.bias.abs().max() <= bound
+        assert sd(layer) == pytest.approx(bound / math.sqrt(3), rel=0.05)
+
+
+def test_fan_in_initialisation_has_variance_one_over_the_total_fan_in() -> None:
+    network = wide("fan_in")
+    for layer in network.inputs.values():
+        assert sd(layer) == pytest.approx(1 / math.sqrt(400), rel=0.05)
+    assert sd(network.hidden[0]) == pytest.approx(1 / math.sqrt(500), rel=0.05)
+    assert sd(network.heads["mean"]) == pytest.approx(1 / math.sqrt(400), rel=0.05)
+    for bias in (network.inputs["x"].bias, network.hidden[0].bias):
+        assert bias.std().item() == pytest.approx(0.01, rel=0.15)
+
+
+def test_fan_in_initialisation_starts_at_unit_variance_everywhere() -> None:
+    assert not make(init="fan_in")(values(9))["log_var"].any()
+    assert not make(init="fan_in").heads["mean"].bias.any()
+
+
+def test_normal_initialisation_has_a_fixed_sd() -> None:
+    network = wide("normal")
+    for layer in (*network.inputs.values(), *network.hidden, network.heads["mean"]):
+        assert sd(layer) == pytest.approx(0.003, rel=0.05)
+    for bias in (network.inputs["x"].bias, network.hidden[0].bias):
+        assert bias.std().item() == pytest.approx(0.003, rel=0.15)
