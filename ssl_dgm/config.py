@@ -172,23 +172,26 @@ def valid_keys(schema: type = Config, prefix: str = "") -> Iterator[str]:
 
 def nearest(word: str, known: list[str]) -> str:
     """'; the nearest is ...' or a list of what there is."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    close = [name for name in known if word and name.startswith(word)]
+    close += difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"the nearest is {close[0]}" if close else f"there are {', '.join(sorted(known))}"
 
 
 def check_keys(overrides: list[str]) -> None:
-    """Refuses a key that the schema does not have, naming the nearest one.
+    """Refuses a key that the schema does not have, naming the nearest one; Hydra's own flags and keys pass.
 
     Raises:
         UserError: for the first unknown key of the `key=value` words.
     """
     known = list(valid_keys())
-    for word in overrides:
+    for before, word in zip(("", *overrides), overrides):
         key, sign, _ = word.partition("=")
         key = key.lstrip("+~").partition("@")[0]
-        if not sign or key.startswith("hydra") or key in ("experiment", "table") or key in known:
-            if not sign and not word.startswith(("~", "-")):
-                raise UserError(f"'{word}' is not a key=value pair; write for example labels=100")
+        if word.startswith(("-", "~")) or before.startswith("-") or key.startswith("hydra"):
+            continue
+        if not sign:
+            raise UserError(f"'{word}' is not a key=value pair; write for example labels=100")
+        if key == "experiment" or key in known:
             continue
         tails = [k for k in known if k.rpartition(".")[2] == key.rpartition(".")[2]]
         hint = f"write {tails[0]}" if tails else nearest(key, known)
@@ -210,9 +213,13 @@ def explain(message: str, choices: dict[str, list[str]]) -> str:
         option = match[1].partition("/")[2] or match[2]
         if group in choices:
             return f"{group}={option} is unknown; {nearest(option, choices[group])}"
-    if match := re.match(r"Value '(.*)' .*could not be converted to (\w+)", lines[0]):
-        kind = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}.get(match[2], match[2])
-        return f"{where}={match[1]} is not {kind}; use for example {where}={_default(where)}"
+    not_converted = r"Value '(.*)' of type '.*?' could not be converted to (\w+)"
+    if match := re.match(rf"{not_converted}|Value '(.*)' is not a valid (bool)", lines[0]):
+        value, kind = match[1] or match[3], match[2] or match[4]
+        words = {"Integer": "a whole number", "Float": "a number", "bool": "true or false"}
+        return f"{where}={value} is not {words.get(kind, kind)}; use for example {_example(where)}"
+    if lines[0].startswith("Invalid value assigned") or lines[0].endswith("is not Optional"):
+        return f"{where} has a value of the wrong kind; use for example {_example(where)}"
     if match := re.match(r"Key '(.*)' (?:is )?not in", lines[0]):
         return f"'{where or match[1]}' is not a setting; {nearest(where or match[1], list(valid_keys()))}"
     return lines[0].rstrip(".") + (f" ({where})" if where else "") + "; see --help"
@@ -235,11 +242,11 @@ def check(config: Config) -> None:
     for key, value in values.items():
         stem = key.removeprefix("m1.")
         if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"{key}={value} is not a finite number; use for example {key}={_default(stem)}")
+            raise UserError(f"{key}={value} is not a finite number; use for example {_example(key)}")
         if stem in CHOICES and value not in CHOICES[stem]:
             raise UserError(f"{key}={value} is unknown; {nearest(str(value), list(CHOICES[stem]))}")
         if stem in POSITIVE and value is not None and value <= 0:
-            raise UserError(f"{key}={value} is not positive; use for example {key}={_default(stem)}")
+            raise UserError(f"{key}={value} is not positive; use for example {_example(key)}")
     for prefix, stage in (("", config), *((("m1.", config.m1),) if config.m1 else ())):
         hidden, per_step = list(stage.network.hidden), stage.budget.labelled_per_step
         if not hidden or min(hidden) <= 0:
@@ -250,9 +257,12 @@ def check(config: Config) -> None:
         seconds(config.time_limit)
 
 
-def _default(key: str) -> Any:
-    default = dict(flatten(dataclasses.asdict(Config()))).get(key)
-    return 1 if default is None else default
+def _example(key: str) -> str:
+    """'key=value' with the default, or with 1 where that is null."""
+    stem = key.partition("[")[0]
+    default = dict(flatten(dataclasses.asdict(Config()))).get(stem.removeprefix("m1."))
+    value = 1 if default is None else str(default).lower() if isinstance(default, bool) else default
+    return f"{stem}={value}"
 
 
 def seconds(duration: str) -> float:

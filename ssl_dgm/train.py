@@ -130,12 +130,12 @@ def main() -> None:
         return
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        schema.check_keys([word for word in sys.argv[1:] if not word.startswith("-")])
+        schema.check_keys(sys.argv[1:])
         _main()
     except UserError as error:
         sys.exit(_refuse(str(error)))
     except (HydraException, OmegaConfBaseException) as error:
-        sys.exit(_refuse(schema.explain(str(error), choices())))
+        sys.exit(_refuse(schema.explain(str(error.__cause__ or error), choices())))
 
 
 def _refuse(sentence: str) -> int:

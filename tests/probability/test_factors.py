@@ -47,7 +47,8 @@ def test_notation_without_a_bar_has_no_parents(f: Factors) -> None:
 
 def test_a_factor_of_each_kind_gives_its_distribution_of_the_size_of_its_variable(f: Factors) -> None:
     values = {name: torch.zeros(8, dim) for name, dim in DIMS.items()}
-    gaussian, bernoulli, categorical = f.normal("z | x")(values), f.likelihood("x | z")(values), f.categorical("y | x")(values)  # fmt: skip  # noqa: E501
+    gaussian, bernoulli = f.normal("z | x")(values), f.likelihood("x | z")(values)
+    categorical = f.categorical("y | x")(values)
     assert isinstance(gaussian, Gaussian) and gaussian.mean.shape == gaussian.log_var.shape == (8, 2)
     assert isinstance(bernoulli, Bernoulli) and bernoulli.logits.shape == (8, 6)
     assert isinstance(categorical, Categorical) and categorical.log_probs.shape == (8, 3)
@@ -92,7 +93,7 @@ def test_p_and_q_must_cover_the_same_variables(f: Factors, missing: str) -> None
         q.append(f.normal("a | x"))
     else:
         p = [f.standard("z")]
-    with pytest.raises(ValueError, match="p draws .* but q and x give"):
+    with pytest.raises(ValueError, match=r"p draws .* but q and x give"):
         Factorisation(p, q)
 
 
@@ -126,6 +127,4 @@ def test_a_factorisation_prints_as_it_is_written(f: Factors) -> None:
     assert str(m2(f)) == "p(x, y, z) = p(y) p(z) p(x | y, z)        q(y, z | x) = q(y | x) q(z | x, y)"
     p = [f.uniform("y"), f.standard("z2"), f.normal("z1 | y z2")]
     stacked = Factorisation(p, [f.categorical("y | z1"), f.normal("z2 | z1 y")], observed="z1")
-    assert str(stacked) == (
-        "p(z1, y, z2) = p(y) p(z2) p(z1 | y, z2)        q(y, z2 | z1) = q(y | z1) q(z2 | z1, y)"
-    )
+    assert str(stacked) == ("p(z1, y, z2) = p(y) p(z2) p(z1 | y, z2)        q(y, z2 | z1) = q(y | z1) q(z2 | z1, y)")

@@ -32,7 +32,9 @@ def on_concatenation(network: Network, given: dict[str, Tensor], activation: nn.
     return {name: F.linear(h, head.weight, head.bias) for name, head in network.heads.items()}
 
 
-@pytest.mark.parametrize(("name", "activation"), [("softplus", nn.Softplus()), ("relu", nn.ReLU()), ("tanh", nn.Tanh())])
+@pytest.mark.parametrize(
+    ("name", "activation"), [("softplus", nn.Softplus()), ("relu", nn.ReLU()), ("tanh", nn.Tanh())]
+)
 def test_parents_are_fed_as_if_concatenated(name: str, activation: nn.Module) -> None:
     network, given = make(activation=name), values(9)
     out, expected = network(given), on_concatenation(network, given, activation)
@@ -40,13 +42,12 @@ def test_parents_are_fed_as_if_concatenated(name: str, activation: nn.Module) ->
     torch.testing.assert_close(out, expected)
 
 
-@pytest.mark.parametrize(
-    "lead", [{"x": (9,), "y": (3, 1), "z": (3, 9)}, {"x": (9,), "y": (9,), "z": (2, 1, 9)}, {"x": (9,), "y": (3, 1), "z": (2, 3, 9)}]
-)  # fmt: skip
-def test_parents_meet_by_broadcasting(lead: dict[str, tuple[int, ...]]) -> None:
+# Leading dimensions of x, y and z: y enumerated or given, z drawn once or M = 2 times.
+@pytest.mark.parametrize("lead", [[(9,), (3, 1), (3, 9)], [(9,), (9,), (2, 1, 9)], [(9,), (3, 1), (2, 3, 9)]])
+def test_parents_meet_by_broadcasting(lead: list[tuple[int, ...]]) -> None:
     network = make()
-    given = {name: torch.randn(*lead[name], dim) for name, dim in PARENTS.items()}
-    full = torch.broadcast_shapes(*lead.values())
+    given = {name: torch.randn(*shape, dim) for shape, (name, dim) in zip(lead, PARENTS.items(), strict=True)}
+    full = torch.broadcast_shapes(*lead)
     repeated = {name: value.expand(*full, -1) for name, value in given.items()}
     torch.testing.assert_close(network(given), on_concatenation(network, repeated, nn.Tanh()))
 

@@ -1,0 +1,61 @@
+"""How tests run the command line: in this process, where importing torch is paid once, or as a real process."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from ssl_dgm import train
+
+SMOKE = ("model=m2", "data=digits", "budget=smoke", "trainer.progress=false", "baseline=null")
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Sums of floats depend on the number of threads; two small tests at once are also faster so."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def command(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., Outcome]:
+    """Runs `python -m ssl_dgm.train` with these words, in `tmp_path`."""
+
+    def run(*words: str) -> Outcome:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["ssl_dgm.train", *words])
+        code = 0
+        try:
+            train.main()
+        except SystemExit as exit:
+            code = int(exit.code or 0)
+        captured = capfd.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+    """Starts `python -m ssl_dgm.train` with these words as a process of its own, in `tmp_path`."""
+
+    def start(*words: str, **options: object) -> subprocess.Popen[str]:
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        return subprocess.Popen(
+            [sys.executable, "-m", "ssl_dgm.train", *words], cwd=tmp_path, env=environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
+        )  # type: ignore[call-overload]  # fmt: skip
+
+    return start

@@ -1,0 +1,165 @@
+"""The schema: what it refuses, and what identifies a run."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from ssl_dgm import config as schema
+from ssl_dgm.config import Config, UserError
+from ssl_dgm.train import baseline_of, choices, config_folder
+
+CONF = Path(config_folder())
+MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
+BUDGETS = sorted(path.stem for path in (CONF / "budget").glob("*.yaml"))
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+
+
+def composed(*overrides: str) -> Config:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return schema.from_composed(compose("config", overrides=list(overrides)))
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_composes_with_every_budget(model: str, budget: str) -> None:
+    config = composed(f"model={model}", f"budget={budget}")
+    assert config.model.name == model
+    assert config.budget.name == budget
+    assert config.m1 is None or config.m1.budget.name == budget
+
+
+@pytest.mark.parametrize("group", ["data", "network", "objective", "optimizer", "trainer"])
+def test_every_option_of_every_group_composes_and_names_itself(group: str) -> None:
+    for option in choices()[group]:
+        config = composed(f"{group}={option}")
+        name = getattr(getattr(config, group), "name", option)
+        assert group == "objective" or name == option
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_composes_and_opens_with_its_notebook(experiment: str) -> None:
+    composed(f"experiment={experiment}")
+    head = (CONF / "experiment" / f"{experiment}.yaml").read_text().split("\n\n")[0]
+    for word in ("Source:", "Command:", "Expected:", "Time:"):
+        assert word in head, f"{experiment}.yaml does not say {word}"
+    assert f"experiment={experiment}" in head
+
+
+def test_the_m1_of_a_stack_has_the_key_of_the_same_m1_run_alone() -> None:
+    stack = composed("model=m1m2", "labels=600", "m1_seed=3", "seeds=[0,1]", "budget=paper", "m1.network.hidden=[500]")
+    first = schema.first_stage(stack)
+    alone = composed("model=m1", "classifier=none", "seeds=[3]", "budget=paper", "network.hidden=[500]")
+    assert first is not None
+    assert first.seeds == [3]
+    assert schema.key(first, "sha") == schema.key(alone, "sha")
+    with_classifier = schema.first_stage(composed("model=m1", "labels=100", "budget=paper", "network.hidden=[500]"))
+    assert with_classifier is not None
+    assert schema.key(with_classifier, "sha") == schema.key(alone, "sha")
+
+
+def test_the_network_beside_a_model_is_the_one_of_the_command_line() -> None:
+    beside = baseline_of(composed("model=m2", "labels=600", "budget=paper", "optimizer.lr=1", "seeds=[4]"))
+    assert beside is not None
+    assert schema.key(beside, "sha") == schema.key(composed("model=nn", "labels=600"), "sha")
+
+
+SAME_RUN = [
+    "seeds=[1,2]", "device=cuda", "runs=elsewhere", "csv=a.csv", "time_limit=9m", "force=true", "seeds_at_once=2",
+    "trainer.progress=false", "trainer.checkpoint_every=1", "trainer.replicas=vmap", "baseline=null",
+]  # fmt: skip
+OTHER_RUN = [
+    "labels=600", "split_seed=0", "m1_seed=1", "optimizer.lr=1e-3", "m1.optimizer.lr=1e-3", "data.pixels=grey",
+    "selection=best_validation", "trainer.precision=bf16", "budget.epochs=7", "data=mnist", "model.z_dim=7",
+    "objective.draws=2",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("override", SAME_RUN)
+def test_settings_that_do_not_identify_a_run(override: str) -> None:
+    base = ("budget=paper", "trainer.precision='32'")
+    assert schema.key(composed(*base, override), "sha") == schema.key(composed(*base), "sha")
+
+
+@pytest.mark.parametrize("override", OTHER_RUN)
+def test_settings_that_identify_a_run(override: str) -> None:
+    base = ("budget=paper", "trainer.precision='32'")
+    assert schema.key(composed(*base, override), "sha") != schema.key(composed(*base), "sha")
+
+
+def test_other_data_are_another_run() -> None:
+    assert schema.key(composed(), "sha") != schema.key(composed(), "other")
+
+
+def test_a_new_neutral_option_does_not_rename_old_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = schema.key(composed("labels=600"), "sha")
+
+    @dataclasses.dataclass
+    class Later(Config):
+        new_option: int = 0
+
+    values = {f.name: getattr(composed("labels=600"), f.name) for f in dataclasses.fields(Config)}
+    monkeypatch.setattr(schema, "Config", Later)
+    assert schema.key(Later(**values), "sha") == before
+    assert schema.key(Later(**values, new_option=1), "sha") != before
+
+
+REFUSED: list[tuple[str, str]] = [
+    ("seeds=[]", "seeds=[] names no seed"),
+    ("seeds=[1,1]", "repeats a seed"),
+    ("seeds=[-1]", "negative seed"),
+    ("optimizer.lr=nan", "optimizer.lr=nan is not a finite number"),
+    ("optimizer.lr=inf", "optimizer.lr=inf is not a finite number"),
+    ("m1.optimizer.lr=0", "m1.optimizer.lr=0.0 is not positive"),
+    ("labels=0", "labels=0 is not positive"),
+    ("labels=-100", "labels=-100 is not positive"),
+    ("budget.epochs=0", "budget.epochs=0 is not positive"),
+    ("classifier=svn", "classifier=svn is unknown; the nearest is svm"),
+    ("selection=best", "selection=best is unknown; the nearest is best_validation"),
+    ("network.hidden=[]", "network.hidden=[]"),
+    ("budget.labelled_per_step=some", "budget.labelled_per_step=some is unknown"),
+    ("time_limit=soon", "time_limit=soon is no duration; write 90s, 9m or 1.5h"),
+    ("time_limit=0", "time_limit=0 is no duration"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("override", "sentence"), REFUSED)
+def test_bad_values_are_refused_with_a_sentence(override: str, sentence: str) -> None:
+    with pytest.raises(UserError) as refused:
+        composed(override)
+    assert sentence in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("word", "remedy"),
+    [
+        ("lables=100", "'lables' is not a setting; the nearest is labels"),
+        ("optimizer.lrr=1", "'optimizer.lrr' is not a setting; the nearest is optimizer.lr"),
+        ("lr=1", "'lr' is not a setting; write optimizer.lr"),
+        ("100", "'100' is not a key=value pair"),
+    ],
+)
+def test_misspelt_keys_name_the_nearest(word: str, remedy: str) -> None:
+    with pytest.raises(UserError, match=remedy.replace(".", r"\.")):
+        schema.check_keys(["labels=100", word])
+
+
+def test_every_key_of_the_schema_is_accepted() -> None:
+    schema.check_keys([f"{key}=1" for key in schema.valid_keys()] + ["experiment=x", "hydra.verbose=true", "~experiment"])
+
+
+@pytest.mark.parametrize(("text", "expected"), [("90s", 90), ("9m", 540), ("1.5h", 5400), ("45", 45)])
+def test_durations(text: str, expected: float) -> None:
+    assert schema.seconds(text) == expected
+
+
+@pytest.mark.parametrize("call", ["import ssl_dgm.train", "import ssl_dgm.tables.collect, ssl_dgm.tables.render"])
+def test_commands_start_without_torch(call: str) -> None:
+    code = f"{call}; import sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
