@@ -4,8 +4,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -47,15 +48,16 @@ def command(
     return run
 
 
+def start_process(folder: Path, *words: str, **options: Any) -> subprocess.Popen[str]:
+    """Starts `python -m ssl_dgm.train` with these words as a process of its own, in `folder`."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "ssl_dgm.train", *words], cwd=folder, env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
+    )  # fmt: skip
+
+
 @pytest.fixture
 def process(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
-    """Starts `python -m ssl_dgm.train` with these words as a process of its own, in `tmp_path`."""
-
-    def start(*words: str, **options: object) -> subprocess.Popen[str]:
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-        return subprocess.Popen(
-            [sys.executable, "-m", "ssl_dgm.train", *words], cwd=tmp_path, env=environment, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
-        )  # type: ignore[call-overload]  # fmt: skip
-
-    return start
+    """`start_process` in `tmp_path`."""
+    return partial(start_process, tmp_path)

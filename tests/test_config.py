@@ -149,7 +149,9 @@ def test_misspelt_keys_name_the_nearest(word: str, remedy: str) -> None:
 
 
 def test_every_key_of_the_schema_is_accepted() -> None:
-    schema.check_keys([f"{key}=1" for key in schema.valid_keys()] + ["experiment=x", "hydra.verbose=true", "~experiment"])
+    schema.check_keys(
+        [f"{key}=1" for key in schema.valid_keys()] + ["experiment=x", "hydra.verbose=true", "~experiment"]
+    )
 
 
 @pytest.mark.parametrize(("text", "expected"), [("90s", 90), ("9m", 540), ("1.5h", 5400), ("45", 45)])
@@ -161,5 +163,3 @@ def test_durations(text: str, expected: float) -> None:
 def test_commands_start_without_torch(call: str) -> None:
     code = f"{call}; import sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-

@@ -14,7 +14,7 @@ import torch
 from conftest import SMOKE, Outcome
 
 from ssl_dgm.data.sources import FILES
-from ssl_dgm.files import read_json
+from ssl_dgm.files import read_json, sha256_of
 
 Command = Callable[..., Outcome]
 
@@ -32,7 +32,7 @@ def test_the_main_job(command: Command, tmp_path: Path) -> None:
         assert (folder / name).stat().st_size > 100
     record = read_json(folder / "seed-3" / "result.json")
     (m1,) = tmp_path.glob("runs/m1-digits-smoke-*/seed-0/weights.safetensors")
-    assert record["m1_sha256"]
+    assert record["m1_sha256"] == sha256_of(m1)
     assert record["seed"] == record["split_seed"] == 3
     assert 0 <= record["metrics"]["test_error"] <= 1
     with open(tmp_path / "runs" / "rows.csv") as file:

@@ -77,8 +77,9 @@ def curves(folder: Path) -> None:
         scale = 100 if name.endswith("error") else 1
         by_epoch: dict[int, list[float]] = {}
         for seed in seeds:
-            points = [(row["epoch"], scale * row[name]) for row in rows if row["seed"] == seed and row[name] != ""]
-            panel.plot(*zip(*points), color="0.65", linewidth=0.8)
+            own = [row for row in rows if row["seed"] == seed and row[name] != "" and np.isfinite(row[name])]
+            points = [(row["epoch"], scale * row[name]) for row in own]
+            panel.plot([e for e, _ in points], [v for _, v in points], color="0.65", linewidth=0.8)
             for epoch, value in points:
                 by_epoch.setdefault(epoch, []).append(value)
         epochs = sorted(by_epoch)

@@ -113,7 +113,8 @@ class Stop(pl.Callback):
     def __init__(self, deadline: float | None) -> None:
         self.deadline, self.reason = deadline, ""
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    # Not earlier: Lightning sets handlers of its own after on_fit_start.
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.previous = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
         for s in self.previous:
             signal.signal(s, self._note)
