@@ -13,12 +13,13 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from ssl_dgm import checks
 from ssl_dgm import config as schema
 from ssl_dgm.config import Config, ModelConfig, NetworkConfig, UserError
 from ssl_dgm.data import sources
 
 if TYPE_CHECKING:
-    from ssl_dgm.training.run import Result
+    from ssl_dgm.training.jobs import Result
 
 HELP = """\
 Trains a model on few labels and many unlabelled rows, and prints its test error beside a supervised network's.
@@ -79,7 +80,7 @@ def baseline_of(config: Config) -> Config | None:
 def _main(composed: DictConfig) -> None:
     # An exit is no exception to Hydra, which would print a traceback for one.
     try:
-        sys.exit(_train(schema.from_composed(composed), HydraConfig.get().overrides.task))
+        sys.exit(_train(checks.from_composed(composed), HydraConfig.get().overrides.task))
     except UserError as error:
         sys.exit(_refuse(str(error)))
 
@@ -130,12 +131,12 @@ def main() -> None:
         return
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        schema.check_keys(sys.argv[1:])
+        checks.check_keys(sys.argv[1:])
         _main()
     except UserError as error:
         sys.exit(_refuse(str(error)))
     except (HydraException, OmegaConfBaseException) as error:
-        sys.exit(_refuse(schema.explain(str(error.__cause__ or error), choices())))
+        sys.exit(_refuse(checks.explain(str(error.__cause__ or error), choices())))
 
 
 def _refuse(sentence: str) -> int:

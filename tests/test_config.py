@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
+from ssl_dgm import checks
 from ssl_dgm import config as schema
 from ssl_dgm.config import Config, UserError
 from ssl_dgm.train import baseline_of, choices, config_folder
@@ -20,7 +21,7 @@ EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 
 def composed(*overrides: str) -> Config:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return schema.from_composed(compose("config", overrides=list(overrides)))
+        return checks.from_composed(compose("config", overrides=list(overrides)))
 
 
 @pytest.mark.parametrize("budget", BUDGETS)
@@ -145,18 +146,18 @@ def test_bad_values_are_refused_with_a_sentence(override: str, sentence: str) ->
 )
 def test_misspelt_keys_name_the_nearest(word: str, remedy: str) -> None:
     with pytest.raises(UserError, match=remedy.replace(".", r"\.")):
-        schema.check_keys(["labels=100", word])
+        checks.check_keys(["labels=100", word])
 
 
 def test_every_key_of_the_schema_is_accepted() -> None:
-    schema.check_keys(
-        [f"{key}=1" for key in schema.valid_keys()] + ["experiment=x", "hydra.verbose=true", "~experiment"]
+    checks.check_keys(
+        [f"{key}=1" for key in checks.valid_keys()] + ["experiment=x", "hydra.verbose=true", "~experiment"]
     )
 
 
 @pytest.mark.parametrize(("text", "expected"), [("90s", 90), ("9m", 540), ("1.5h", 5400), ("45", 45)])
 def test_durations(text: str, expected: float) -> None:
-    assert schema.seconds(text) == expected
+    assert checks.seconds(text) == expected
 
 
 @pytest.mark.parametrize("call", ["import ssl_dgm.train", "import ssl_dgm.tables.collect, ssl_dgm.tables.render"])

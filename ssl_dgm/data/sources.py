@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from ssl_dgm.config import UserError, nearest
+from ssl_dgm.checks import nearest
+from ssl_dgm.config import UserError
 
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 FOLDERS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}  # torchvision's names, of folders and of classes

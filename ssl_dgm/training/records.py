@@ -10,7 +10,7 @@ runs/<key>/group-<seeds>/            curves, and checkpoints while seeds are bei
 
 import dataclasses
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -73,6 +73,12 @@ def load(folder: Path, seed: int, say: Callable[[str], None]) -> dict[str, Any] 
 def save(folder: Path, record: Mapping[str, Any]) -> None:
     """Writes a seed's record; from then on the seed counts as finished."""
     write_json(folder / f"seed-{record['seed']}" / "result.json", dict(record))
+
+
+def forget(folder: Path, seeds: Iterable[int]) -> None:
+    """Removes the records of seeds, which are then run again."""
+    for seed in seeds:
+        (folder / f"seed-{seed}" / "result.json").unlink(missing_ok=True)
 
 
 def new(config: Config, key: str, seed: int, metrics: Mapping[str, float], **facts: Any) -> dict[str, Any]:

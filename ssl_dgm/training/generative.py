@@ -1,0 +1,120 @@
+"""A group of seeds of a deep generative model: trained, scored, drawn."""
+
+import dataclasses
+from collections.abc import Callable
+
+import torch
+from safetensors.torch import load_file
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+
+from ssl_dgm.config import Config, UserError
+from ssl_dgm.data.datamodule import SeededDataModule
+from ssl_dgm.data.inputs import Inputs, Pixels
+from ssl_dgm.evaluation import figures, scores
+from ssl_dgm.evaluation.curves import read_curves
+from ssl_dgm.files import sha256_of, write_atomic
+from ssl_dgm.models.base import DeepGenerativeModel
+from ssl_dgm.probability.replicas import one_seed
+from ssl_dgm.training import checkpoints, records
+from ssl_dgm.training.fit import fit
+from ssl_dgm.training.jobs import FirstStage, Job, Result, create, inputs, save
+
+
+def train(job: Job, seeds: list[int]) -> dict[int, str]:
+    """Trains seeds together and writes their records; returns the lost ones."""
+    config, source = job.config, job.source
+    train, test = inputs(job)
+    group = job.folder / f"group-{'-'.join(map(str, seeds))}"
+    model = create(job, seeds, train.x_dim)
+    group_splits = [job.splits[seed] for seed in seeds] if job.splits else None
+    data = SeededDataModule(
+        train, torch.from_numpy(source.train_y), source.num_classes, group_splits, source.num_train, seeds,
+        config.budget, job.device,
+    )  # fmt: skip
+    lost = fit(config, model, data, group, job.device, job.deadline, job.say)
+    metrics = _metrics(job, model, train, test)
+    epochs = read_curves(group / "metrics.csv")
+    facts = {
+        "epochs": config.budget.epochs,
+        "updates": config.budget.epochs * data.updates,
+        "train_seconds": round(sum(row["seconds"] for row in epochs if row["seed"] == seeds[0]), 1),
+        "live_units": None if job.first is None else int(job.first.live.sum()),
+    }
+    weights = dict(model.named_parameters())
+    for s, seed in enumerate(seeds):
+        if seed in lost:
+            continue
+        tensors = {name: tensor.cpu() for name, tensor in one_seed(weights, s).items()}
+        if job.first is not None:
+            tensors["m1_live_units"] = job.first.live.cpu()
+        # One entry: several would be written in an order that changes from run to run.
+        content = to_safetensors(tensors, {"about": f"{job.key}: {model}"})
+        write_atomic(job.folder / f"seed-{seed}" / "weights.safetensors", content)
+        save(job, seed, {name: value[s] for name, value in metrics.items()}, facts)
+    checkpoints.remove(group)
+    _draw(job, model, train)
+    return lost
+
+
+def _metrics(job: Job, model: DeepGenerativeModel, train: Inputs, test: Inputs) -> dict[str, list[float]]:
+    """Every metric of every seed; the one place that reads the test rows of a trained model."""
+    config, source = job.config, job.source
+    y, num_train = torch.from_numpy(source.train_y).to(job.device), source.num_train
+    y_test = torch.from_numpy(source.test_y).to(job.device)
+    model.eval()
+    found: dict[str, Tensor] = {}
+    if model.has_classes:
+        predict = _posterior_of_classes(config, model)
+        found["validation_error"] = scores.error(predict(train, len(y))[:, num_train:], y[num_train:])
+        found["test_error"] = scores.error(predict(test, len(y_test)), y_test)
+    if isinstance(test, Pixels):
+        found["test_bound"] = scores.sampled(model, model.bound, test, len(y_test), 1, draw_inputs=True).mean(1)
+        if config.likelihood_samples:
+            samples = config.likelihood_samples
+            log_px = scores.sampled(model, model.importance_weighted, test, len(y_test), samples, draw_inputs=True)
+            found["test_log_likelihood"] = log_px.mean(1)
+    if not model.has_classes:
+        found["validation_bound"] = model.validation["bound"] if model.validation else found["test_bound"]
+        live = [
+            scores.live_units(scores.posteriors(model, train, len(y), s), num_train, config.model.min_unit_sd).sum()
+            for s in range(len(model.seeds))
+        ]
+        found["live_units"] = torch.stack(live)
+    return {name: [float(v) for v in value] for name, value in found.items()}
+
+
+def _posterior_of_classes(config: Config, model: DeepGenerativeModel) -> Callable[[Inputs, int], Tensor]:
+    if config.classify == "discriminative":
+        return lambda inputs, rows: scores.log_q_y(model, inputs, rows)
+    samples = config.generative_samples
+    return lambda inputs, rows: scores.sampled(model, model.class_log_joint, inputs, rows, samples, draw_inputs=False)
+
+
+def open_first_stage(job: Job, result: Result) -> FirstStage:
+    """The M1 with its weights, and q(z1 | x) of all rows, on the device."""
+    seed = job.config.m1_seed
+    path = result.folder / f"seed-{seed}" / "weights.safetensors"
+    first = dataclasses.replace(job, config=result.config, splits={}, first=None)
+    train, test = inputs(first)
+    model = create(first, [seed], train.x_dim)
+    model.load_state_dict({name: tensor[None] for name, tensor in load_file(path).items()})
+    model = model.to(job.device).eval()
+    q_train = scores.posteriors(model, train, len(job.source.train_y))
+    q_test = scores.posteriors(model, test, len(job.source.test_y))
+    live = scores.live_units(q_train, job.source.num_train, job.config.model.min_unit_sd)
+    if not live.any():
+        threshold = job.config.model.min_unit_sd
+        raise UserError(
+            f"none of the {len(live)} latent units of {result.folder.name} has posterior means with an s.d. above "
+            f"model.min_unit_sd={threshold}; train it longer (m1.budget.epochs) or lower the threshold"
+        )
+    job.say(f"M1: {int(live.sum())} of {len(live)} latent units are live (s.d. of their means above threshold)")
+    return FirstStage(result, model, q_train, q_test, live, sha256_of(path))
+
+
+def _draw(job: Job, model: DeepGenerativeModel, train: Inputs) -> None:
+    """Samples of the group's first seed."""
+    means = figures.samples(model, job.first and (job.first.model, job.first.live))
+    images = job.source.to_images(means.cpu().numpy())
+    figures.save_samples(job.folder / "samples.png", images, model.has_classes, records.model_name(job.config))

@@ -1,0 +1,126 @@
+"""A run under way: what its parts share, and how each seed's record is written."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssl_dgm import config as schema
+from ssl_dgm import models
+from ssl_dgm.config import Config
+from ssl_dgm.data import sources, splits
+from ssl_dgm.data.inputs import Inputs, Pixels, Posteriors
+from ssl_dgm.models.base import DeepGenerativeModel
+from ssl_dgm.training import records
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Result:
+    """What a run left: the records of its seeds, and what was lost."""
+
+    config: Config
+    folder: Path
+    records: dict[int, dict[str, Any]] = field(default_factory=dict)
+    lost: dict[int, str] = field(default_factory=dict)
+    first: "Result | None" = None  # of the M1 that it builds on
+
+    @property
+    def name(self) -> str:
+        """The model as a table names it."""
+        return records.model_name(self.config)
+
+    @property
+    def pictures(self) -> list[Path]:
+        """The pictures that were drawn."""
+        return sorted(self.folder.glob("*.png"))
+
+
+@dataclass
+class Job:
+    """A run under way: everything that its parts share."""
+
+    config: Config
+    source: sources.Source
+    splits: dict[int, splits.Split]
+    device: torch.device
+    deadline: float | None
+    say: Say
+    key: str
+    folder: Path
+    first: "FirstStage | None" = None
+
+
+@dataclass
+class FirstStage:
+    """A trained M1 as its successor sees it."""
+
+    result: Result
+    model: DeepGenerativeModel
+    train: Posteriors
+    test: Posteriors
+    live: Tensor  # [D] bool
+    sha256: str
+
+    def live_part(self, q: Posteriors) -> Posteriors:
+        """q without the units that were dropped."""
+        return Posteriors(q.means[:, self.live], q.log_vars[:, self.live])
+
+
+def outline(config: Config, source: sources.Source) -> DeepGenerativeModel:
+    """The model with one unit per latent, for its factorisation's text."""
+    small = dataclasses.replace(config.network, hidden=[1])
+    stage = schema.Stage(config.model, small, config.objective, config.optimizer, config.budget)
+    return models.create(stage, x_dim=1, num_classes=source.num_classes, seeds=[0], num_labelled=0, num_unlabelled=1)
+
+
+def create(job: Job, seeds: Sequence[int], x_dim: int) -> DeepGenerativeModel:
+    """The job's model for these seeds, freshly initialised."""
+    config, split = job.config, next(iter(job.splits.values()), None)
+    return models.create(
+        config,
+        x_dim=x_dim,
+        num_classes=job.source.num_classes,
+        seeds=seeds,
+        num_labelled=0 if split is None else len(split.labelled),
+        num_unlabelled=job.source.num_train if split is None else len(split.unlabelled),
+        replicas_mode=config.trainer.replicas,
+    )
+
+
+def inputs(job: Job) -> tuple[Inputs, Inputs]:
+    """What the model observes, of the training and of the test rows."""
+    if job.first is not None:
+        return job.first.live_part(job.first.train), job.first.live_part(job.first.test)
+    binarise = job.config.data.pixels == "sampled"
+    train, test = torch.from_numpy(job.source.train_x), torch.from_numpy(job.source.test_x)
+    return Pixels(train, binarise).to(job.device), Pixels(test, binarise).to(job.device)
+
+
+def save(job: Job, seed: int, metrics: dict[str, float], facts: dict[str, Any]) -> None:
+    """Writes a seed's split and record; `facts` are those that the job does not know."""
+    config, split = job.config, job.splits.get(seed)
+    if split is not None:
+        splits.save(split, job.folder / f"seed-{seed}" / "split.json")
+    validated = len(job.source.train_y) - job.source.num_train if config.selection == "best_validation" else 0
+    facts = {
+        "split_seed": None if split is None else split.split_seed,
+        "split_sha256": None if split is None else split.sha256,
+        "data_sha256": job.source.sha256,
+        "m1_sha256": None if job.first is None else job.first.sha256,
+        "validation_labels": validated,
+        "n_test": len(job.source.test_y),
+        "device": _device_name(job.device),
+        "torch": torch.__version__,
+        **facts,
+    }
+    records.save(job.folder, records.new(config, job.key, seed, metrics, **facts))
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

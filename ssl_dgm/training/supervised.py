@@ -1,0 +1,48 @@
+"""Supervised estimators, on pixels or on the features of an M1."""
+
+import time
+
+import numpy as np
+import torch
+
+from ssl_dgm.baselines import estimators
+from ssl_dgm.data.inputs import Posteriors
+from ssl_dgm.probability.randomness import Streams
+from ssl_dgm.training.jobs import Job, save
+
+
+def fit(job: Job, seeds: list[int]) -> None:
+    """A supervised estimator per seed, on pixels or on the features of the M1, and their records."""
+    config, source = job.config, job.source
+    name = config.model.name if job.first is None else config.classifier
+    for seed in seeds:
+        x, x_test = _features(job, seed)
+        rows, held_out = job.splits[seed].labelled, slice(source.num_train, None)
+        started = time.monotonic()
+        validation_error, test_error = estimators.error(
+            name,
+            seed,
+            (x[rows], source.train_y[rows]),
+            (x[held_out], source.train_y[held_out]),
+            (x_test, source.test_y),
+            hidden=config.network.hidden,
+        )
+        facts = {"epochs": 0, "updates": 0, "train_seconds": round(time.monotonic() - started, 1)}
+        facts["live_units"] = None if job.first is None else int(job.first.live.sum())
+        save(job, seed, {"validation_error": validation_error, "test_error": test_error}, facts)
+
+
+def _features(job: Job, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """What an estimator sees of the training and test rows, [N, D]: pixels, or the M1's live units."""
+    if job.first is None:
+        return job.source.train_x.astype(np.float32) / 255, job.source.test_x.astype(np.float32) / 255
+    train, test = job.first.live_part(job.first.train), job.first.live_part(job.first.test)
+    if job.config.features == "mean":
+        return train.means.cpu().numpy(), test.means.cpu().numpy()
+
+    # Paper: approximate samples of q(z | x); here: the mean by default, the usual choice, since it carries no noise.
+    def draw(inputs: Posteriors, purpose: str) -> np.ndarray:
+        rows = torch.arange(len(inputs.means), device=job.device)
+        return inputs.draw(rows[None], Streams([seed], purpose, job.device))[0].cpu().numpy()
+
+    return draw(train, "features"), draw(test, "test features")
