@@ -16,7 +16,7 @@ CHOICES = {
     "classify": ("discriminative", "generative"),
     "selection": ("last", "best_validation"),
     "data.pixels": ("sampled", "grey"),
-    "trainer.precision": ("32", "bf16"),
+    "budget.precision": ("32", "bf16"),
     "trainer.replicas": ("auto", "vmap", "loop"),
     "network.activation": ("softplus", "relu", "tanh"),
     "network.init": ("torch", "fan_in", "normal"),
@@ -26,7 +26,7 @@ CHOICES = {
 }
 POSITIVE = (
     "labels", "generative_samples", "seeds_at_once", "model.z_dim", "network.init_sd", "objective.draws",
-    "optimizer.lr", "optimizer.eps", "budget.epochs", "budget.updates_per_epoch",
+    "optimizer.lr", "optimizer.eps", "budget.epochs", "budget.updates_per_epoch", "budget.unlabelled_per_step",
     "trainer.validate_every", "trainer.checkpoint_every", "objective.weight_prior_sd", "optimizer.clip_norm",
 )  # fmt: skip
 

@@ -71,7 +71,9 @@ class BudgetConfig:
     name: str = "paper"
     epochs: int = 3000  # an epoch is one pass over the unlabelled pool
     updates_per_epoch: int = 200  # at most; never more than there are labelled rows where labels are split over steps
+    unlabelled_per_step: int = 1  # at least: a small pool is cut into fewer updates
     labelled_per_step: int | str = "share"  # share: N_l / updates; all; or a number
+    precision: str = "32"  # 32, or bf16: matrix products in bfloat16, weights and sums in float32
 
 
 @dataclass
@@ -107,7 +109,6 @@ class SplitConfig:
 class TrainerConfig:
     """How a run is carried out."""
 
-    precision: str = "32"  # 32, or bf16: matrix products in bfloat16, weights and sums in float32
     validate_every: int = 1  # epochs
     checkpoint_every: int = 5  # epochs
     replicas: str = "auto"  # vmap, loop, or auto: loop on a CPU, vmap elsewhere
@@ -143,13 +144,13 @@ class Config(Stage):
 
 # Settings that say where and how a run is carried out, not what it computes.
 NOT_IDENTITY = (
-    "seeds", "baseline", "device", "seeds_at_once", "time_limit", "force", "runs", "csv", "trainer.validate_every",
-    "trainer.checkpoint_every", "trainer.replicas", "trainer.progress", "split.file",
+    "seeds", "baseline", "device", "seeds_at_once", "time_limit", "force", "runs", "csv", "trainer",
+    "split.file",
 )  # fmt: skip
 # Settings that a bare M1, which reads no label, and an estimator, which has no bound, do not use.
 UNUSED_BY_BARE_M1 = ("labels", "split_seed", "split", "features", "classify", "generative_samples", "m1_seed")
 UNUSED_BY_ESTIMATOR = (
-    "objective", "optimizer", "budget", "trainer", "m1_seed", "classifier", "features", "classify",
+    "objective", "optimizer", "budget", "m1_seed", "classifier", "features", "classify",
     "generative_samples", "likelihood_samples", "selection", "network.name", "network.activation", "network.init",
     "network.init_sd", "model.z_dim", "model.min_unit_sd",
 )  # fmt: skip

@@ -74,20 +74,20 @@ SAME_RUN = [
 ]  # fmt: skip
 OTHER_RUN = [
     "labels=600", "split_seed=0", "m1_seed=1", "optimizer.lr=1e-3", "m1.optimizer.lr=1e-3", "data.pixels=grey",
-    "selection=best_validation", "trainer.precision=bf16", "budget.epochs=7", "data=mnist", "model.z_dim=7",
+    "selection=best_validation", "budget.precision=bf16", "budget.epochs=7", "data=mnist", "model.z_dim=7",
     "objective.draws=2",
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("override", SAME_RUN)
 def test_settings_that_do_not_identify_a_run(override: str) -> None:
-    base = ("budget=paper", "trainer.precision='32'")
+    base = ("budget=paper", "budget.precision='32'")
     assert schema.key(composed(*base, override), "sha") == schema.key(composed(*base), "sha")
 
 
 @pytest.mark.parametrize("override", OTHER_RUN)
 def test_settings_that_identify_a_run(override: str) -> None:
-    base = ("budget=paper", "trainer.precision='32'")
+    base = ("budget=paper", "budget.precision='32'")
     assert schema.key(composed(*base, override), "sha") != schema.key(composed(*base), "sha")
 
 

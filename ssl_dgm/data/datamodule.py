@@ -89,7 +89,7 @@ class SeededDataModule(pl.LightningDataModule):
 
     def _cut(self, budget: BudgetConfig) -> tuple[int, int]:
         """Updates of an epoch, and labelled rows of an update."""
-        updates = min(budget.updates_per_epoch, self.unlabelled.shape[1])
+        updates = min(budget.updates_per_epoch, max(1, self.unlabelled.shape[1] // budget.unlabelled_per_step))
         num_labelled = self.labelled.shape[1]
         if num_labelled == 0:
             return updates, 0

@@ -68,7 +68,7 @@ class Curves(pl.Callback):
         means = (self.sums / trainer.num_training_batches).tolist()
         self._name_the_lost(pl_module.seeds, names, epoch)
         seconds = round(time.monotonic() - self.started, 3)
-        validated = epoch % (trainer.check_val_every_n_epoch or 1) == 0
+        validated = bool(pl_module.validation) and epoch % (trainer.check_val_every_n_epoch or 1) == 0
         rows = []
         for s, seed in enumerate(pl_module.seeds):
             row = {"epoch": epoch, "seed": seed, "seconds": seconds}

@@ -75,7 +75,7 @@ def fit(
             max_epochs=config.budget.epochs,
             accelerator="gpu" if device.type == "cuda" else device.type,
             devices=[device.index] if device.type == "cuda" else 1,
-            precision=PRECISIONS[config.trainer.precision],  # type: ignore[arg-type]
+            precision=PRECISIONS[config.budget.precision],  # type: ignore[arg-type]
             check_val_every_n_epoch=config.trainer.validate_every,
             callbacks=callbacks,
             default_root_dir=folder,

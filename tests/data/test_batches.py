@@ -103,6 +103,12 @@ def test_every_row_is_of_its_pool_and_dealt_evenly(size: tuple[int, int, int], p
             assert all(sorted(step) == sorted(split.labelled) for step in rows.labelled[:, s].tolist())
 
 
+def test_labelled_rows_that_come_again_come_in_another_order() -> None:
+    data = make(num_labelled=8, updates=8, per_step=2)  # two passes
+    first, second = dealt(data, 0).labelled[:, 0].view(2, 8)
+    assert sorted(first.tolist()) == sorted(second.tolist()) and not torch.equal(first, second)
+
+
 def test_without_labels_all_training_rows_are_unlabelled() -> None:
     data = make(num_labelled=0, num_unlabelled=30)
     rows = dealt(data, 0)
@@ -164,6 +170,13 @@ def test_batches_are_of_the_epoch_that_the_trainer_trains() -> None:
 
 
 # --- What a batch holds
+
+
+def test_all_inputs_are_fresh_draws() -> None:
+    data = make(num_labelled=10, inputs=Pixels(torch.full((45, 50), 128, dtype=torch.uint8)))  # all rows alike
+    for group in (0, 2):
+        drawn = torch.stack([batch[group] for batch in epoch_of(data, 0)]).flatten(0, 2)  # of a step, seed and row
+        assert drawn.unique().tolist() == [0, 1] and len(drawn.unique(dim=0)) == len(drawn)
 
 
 def test_a_training_batch_holds_inputs_and_labels_of_its_rows() -> None:

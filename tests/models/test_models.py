@@ -155,11 +155,12 @@ def test_every_parameter_of_every_seed_receives_gradient(name: str, mode: str, k
 def by_hand(model: DeepGenerativeModel, s: int, batch: Batch, noise: Any, warm_up: float) -> dict[str, Tensor]:
     """U, L and C of one seed: classes one after the other, each as if it were given."""
     f = replica(model, s)
+    analytic = f.analytic if model.stage.objective.kl == "analytic" else ()
     x_l, y_l, x_u = (tensor[s] for tensor in batch)
 
     def weight(x: Tensor, y: Tensor | None, own: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """log p(x, y, h) - log q(h | .) with the latents' terms warmed up, and log q(y | .), [M, B]."""
-        t = bounds.trace(f, x, y, own)
+        t = bounds.trace(f, x, y, own, analytic)
         latents = [name for name in f.q if name != "y"]
         whole = t.p[f.observed] + (t.p["y"] if y is not None else 0)
         return (whole + warm_up * sum(t.p[n] - t.q[n] for n in latents))[:, 0], t.q["y"][
@@ -185,9 +186,14 @@ def by_hand(model: DeepGenerativeModel, s: int, batch: Batch, noise: Any, warm_u
 
 @every_model
 @every_mode
-@pytest.mark.parametrize(("labelled", "warm_up"), [(None, 1.0), (0.3, 1.0), (2.0, 0.25)])
-def test_the_loss_is_minus_u_minus_r_l_minus_r_c(name: str, mode: str, labelled: float | None, warm_up: float) -> None:
-    objective = ObjectiveConfig(classification=0.7, labelled=labelled, draws=2, warm_up_epochs=float(warm_up < 1))
+@pytest.mark.parametrize(
+    ("kl", "labelled", "warm_up"), [("monte_carlo", None, 1.0), ("monte_carlo", 2.0, 0.25), ("analytic", 0.3, 1.0)]
+)
+def test_the_loss_is_minus_u_minus_r_l_minus_r_c(
+    name: str, mode: str, kl: str, labelled: float | None, warm_up: float
+) -> None:
+    epochs = float(warm_up < 1)
+    objective = ObjectiveConfig(classification=0.7, labelled=labelled, draws=2, kl=kl, warm_up_epochs=epochs)
     model = make(name, mode=mode, objective=objective)
     roughen(model)
     batch = make_batch(model)
@@ -426,8 +432,9 @@ def test_the_cosine_schedule_goes_from_the_rate_to_the_final_rate() -> None:
 
 @every_model
 @every_mode
-def test_scores_of_the_stack_are_those_of_each_replica(name: str, mode: str) -> None:
-    model = make(name, mode=mode)
+@pytest.mark.parametrize("kl", ["monte_carlo", "analytic"])
+def test_scores_of_the_stack_are_those_of_each_replica(name: str, mode: str, kl: str) -> None:
+    model = make(name, mode=mode, objective=ObjectiveConfig(kl=kl))
     roughen(model)
     f, x = model.factorisation, make_batch(model).x_unlabelled
     noise = model.noise(Streams(SEEDS, "test noise"), x=f.noise_shapes(5, 3, enumerate_y=True))["x"]
@@ -435,11 +442,42 @@ def test_scores_of_the_stack_are_those_of_each_replica(name: str, mode: str) -> 
     bound, weighted, joint = (model.per_seed(method, x, noise) for method in methods)
     for s in range(len(SEEDS)):
         single, own = replica(model, s), {n: v[s] for n, v in noise.items()}
-        t = bounds.trace(single, x[s], bounds.classes(single, x) if model.has_classes else None, own)
+        y = bounds.classes(single, x) if model.has_classes else None
+        t = bounds.trace(single, x[s], y, own, single.analytic if kl == "analytic" else ())
         expected = bounds.unlabelled(t) if model.has_classes else bounds.labelled(t)
+        t = bounds.trace(single, x[s], y, own)  # importance samples need every term of their draws
         torch.testing.assert_close(bound[s], expected, rtol=1e-5, atol=1e-4)
         torch.testing.assert_close(weighted[s], bounds.importance_weighted(t), rtol=1e-5, atol=1e-4)
         torch.testing.assert_close(joint[s], bounds.class_log_joint(t).T, rtol=1e-5, atol=1e-4)
         if model.has_classes:
             log_q_y = model.per_seed(model.log_q_y, x, noise)
             torch.testing.assert_close(log_q_y[s], bounds.class_log_probs(single, x[s], own))
+
+
+@every_model
+def test_validation_is_the_error_or_the_bound_of_all_rows(name: str) -> None:
+    model = make(name)
+    roughen(model)
+    x, y = make_batch(model).x_unlabelled[0], torch.eye(K)[[0, 1, 2, 1, 0]]
+    scores = []
+    for _ in range(2):
+        model.on_validation_epoch_start()
+        model.validation_step((x[:3], y[:3]), 0)
+        model.validation_step((x[3:], y[3:]), 1)
+        model.on_validation_epoch_end()
+        scores.append(model.validation[model.score])
+    assert torch.equal(*scores)  # the same draws at every epoch
+    streams = Streams(SEEDS, "validation")
+    shapes = [model.factorisation.noise_shapes(rows) for rows in (3, 2)]
+    noise = [model.noise(streams, x=shape)["x"] for shape in shapes]
+    for s in range(len(SEEDS)):
+        single, own = replica(model, s), [{n: v[s] for n, v in part.items()} for part in noise]
+        if model.has_classes:
+            by_rows = [bounds.class_log_probs(single, part, n) for part, n in zip((x[:3], x[3:]), own, strict=True)]
+            wrong = torch.cat(by_rows).argmax(-1) != y.argmax(-1)
+            assert model.score == "error" and scores[0][s] == wrong.float().mean()
+        else:
+            traces = [bounds.trace(single, part, None, n) for part, n in zip((x[:3], x[3:]), own, strict=True)]
+            expected = torch.cat([bounds.labelled(t) for t in traces]).mean()
+            assert model.score == "bound"
+            torch.testing.assert_close(scores[0][s], expected)

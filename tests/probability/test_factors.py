@@ -78,6 +78,12 @@ def test_q_may_not_need_what_is_drawn_later(f: Factors) -> None:
         Factorisation(p, [f.normal("z | x y"), f.categorical("y | x")])
 
 
+def test_q_may_not_need_what_is_drawn_later_anywhere_in_the_list(f: Factors) -> None:
+    p = [f.uniform("y"), f.standard("z"), f.likelihood("x | y z"), f.normal("a | x y z")]
+    with pytest.raises(ValueError, match=r"q\(z \| a, y\) needs \['y'\] before it is drawn"):
+        Factorisation(p, [f.normal("a | x"), f.normal("z | a y"), f.categorical("y | x")])
+
+
 def test_q_may_not_need_what_it_draws(f: Factors) -> None:
     with pytest.raises(ValueError, match="before it is drawn"):
         Factorisation([f.standard("z"), f.likelihood("x | z")], [f.normal("z | x z")])
