@@ -128,7 +128,8 @@ class SeededDataModule(pl.LightningDataModule):
 
     def batch(self, epoch: int, update: int) -> Batch:
         """What the model sees at an update, drawn afresh; updates are asked for in their order."""
-        if self.begun != epoch:
+        # The first update deals anew even for the epoch dealt last: it may have been broken off.
+        if update == 0 or self.begun != epoch:
             self.begin(epoch)
         labelled, unlabelled = self.dealt.labelled[update], self.dealt.unlabelled[update]
         x_labelled = self.inputs.draw(labelled, self.draws)

@@ -50,6 +50,7 @@ def save_samples(path: Path, images: np.ndarray, has_classes: bool, title: str) 
             canvas[top : top + height, left : left + width] = images[r, c]
     figure, axes = plt.subplots(figsize=(0.55 * columns + 0.4, 0.55 * rows + 0.7), layout="constrained")
     axes.imshow(canvas, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.spines[:].set_visible(False)
     axes.set_yticks([])
     axes.set_xticks([])
     if has_classes:
@@ -86,8 +87,9 @@ def curves(folder: Path) -> None:
         mean = [float(np.mean(by_epoch[epoch])) for epoch in epochs]
         label = f"mean of {len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}"
         panel.plot(epochs, mean, color="#0072B2", linewidth=1.6, label=label)
-        panel.set_xlabel("epoch")
-        panel.set_ylabel(name.replace("/", " ").replace("_", " ") + (" (%)" if scale == 100 else " (nats per row)"))
+        panel.set_xlabel("epoch", fontsize=9)
+        panel.tick_params(labelsize=8)
+        panel.set_ylabel(name.replace("/", " ").replace("_", " ") + (" (%)" if scale == 100 else " (nats)"), fontsize=9)
         if name.endswith("error"):
             panel.set_ylim(bottom=0)
         elif len(mean) > 4:

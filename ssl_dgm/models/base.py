@@ -216,11 +216,11 @@ class DeepGenerativeModel(pl.LightningModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         x, y = batch
+        noise = self.noise(self.validation_streams, x=self.factorisation.noise_shapes(len(x)))["x"]
         if self.has_classes:
-            predicted = self.per_seed(lambda: self.log_q_y(x, {})).argmax(-1)
+            predicted = self.per_seed(lambda one: self.log_q_y(x, one), noise).argmax(-1)
             self.scores.append((predicted != y.argmax(-1)).float())
         else:
-            noise = self.noise(self.validation_streams, x=self.factorisation.noise_shapes(len(x)))["x"]
             self.scores.append(self.per_seed(lambda one: self.bound(x, one), noise))
 
     def on_validation_epoch_end(self) -> None:

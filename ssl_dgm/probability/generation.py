@@ -14,10 +14,8 @@ def generate(f: Factorisation, y: Tensor | None, noise: Mapping[str, Tensor]) ->
         y: one-hot classes, [K, 1, K] for all of them or [B, K]; None for a model without y.
         noise: standard-normal draws [M, 1, B, D] by latent; a draw shared by all classes keeps the style the same.
     """
-    values = {} if y is None else {"y": y}
-    for name, factor in f.p.items():
-        if name == f.observed:
-            return factor(values).mean
+    values, names = {} if y is None else {"y": y}, list(f.p)
+    for name in names[: names.index(f.observed)]:
         if name not in values:
-            values[name] = factor(values).rsample(noise[name])
-    raise ValueError(f"p draws no {f.observed}")
+            values[name] = f.p[name](values).rsample(noise[name])
+    return f.p[f.observed](values).mean

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn import init
@@ -67,6 +68,7 @@ class Network(nn.Module):
         return h
 
     def forward(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Every head's output in float32, whatever precision the layers before it ran in."""
+        """Every head's output, in float32 at least, whatever precision the layers before it ran in."""
         h = self.features(values)
-        return {name: head(h).float() for name, head in self.heads.items()}
+        outputs = {name: head(h) for name, head in self.heads.items()}
+        return {name: out.to(torch.promote_types(out.dtype, torch.float32)) for name, out in outputs.items()}

@@ -59,7 +59,7 @@ def one_seed(state: Mapping[str, Tensor], index: int) -> dict[str, Tensor]:
 def clip_per_seed(parameters: Sequence[Tensor], max_norm: float) -> None:
     """Scales every seed's own gradient down to a norm of `max_norm`, in place."""
     grads = [p.grad for p in parameters if p.grad is not None]
-    norms = torch.stack([g.flatten(1).square().sum(1) for g in grads]).sum(0).sqrt()  # [S]
+    norms = torch.stack([g.reshape(len(g), -1).square().sum(1) for g in grads]).sum(0).sqrt()  # [S]
     scale = (max_norm / (norms + 1e-6)).clamp(max=1.0)
     for g in grads:
         g.mul_(scale.view(-1, *[1] * (g.dim() - 1)))

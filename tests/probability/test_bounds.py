@@ -77,11 +77,11 @@ class Mixture:
     """
 
     def __init__(self, shift: float = 0.0, widen: float = 0.0) -> None:
-        w = torch.linalg.qr(randn(0, D, L)).Q * torch.tensor([1.3, 0.6])
+        w = torch.linalg.qr(randn(0, D, L)).Q * torch.tensor([1.3, 0.6], dtype=torch.float64)
         u, b, s2 = randn(1, D, K), randn(2, D), 0.4
         precision = 1 + w.square().sum(0) / s2  # diagonal
         to_mean = w.T / s2 / precision[:, None]
-        covariance = w @ w.T + s2 * torch.eye(D)
+        covariance = w @ w.T + s2 * torch.eye(D, dtype=torch.float64)
         means = u + b[:, None]  # [D, K]
         self.marginals = [td.MultivariateNormal(m, covariance) for m in means.T]
         to_logits = torch.linalg.solve(covariance, means).T  # linear, since the classes share a covariance
@@ -90,7 +90,7 @@ class Mixture:
             p=[
                 UniformCategorical("y", K).double(),
                 StandardNormal("z").double(),
-                affine(NormalFactor, "x", {"y": u, "z": w}, b, torch.full((D,), s2).double().log()),
+                affine(NormalFactor, "x", {"y": u, "z": w}, b, torch.full((D,), s2, dtype=torch.float64).log()),
             ],
             q=[
                 affine(CategoricalFactor, "y", {"x": to_logits}, -0.5 * (to_logits * means.T).sum(1)),
@@ -160,7 +160,10 @@ def test_importance_weighting_rises_with_the_draws_to_the_likelihood_of_probabil
     def model(widen: float) -> Factorisation:
         to_mean = w.T / variance[:, None]  # W'W + s2 I = diag(variance)
         return Factorisation(
-            p=[StandardNormal("z").double(), affine(NormalFactor, "x", {"z": w}, mean, torch.tensor([s2] * D).log())],
+            p=[
+                StandardNormal("z").double(),
+                affine(NormalFactor, "x", {"z": w}, mean, torch.full((D,), s2, dtype=torch.float64).log()),
+            ],
             q=[affine(NormalFactor, "z", {"x": to_mean}, -to_mean @ mean, widen + (s2 / variance).log())],
         )
 
