@@ -131,10 +131,11 @@ def main() -> None:
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")
         trainer = pl.Trainer(
-            max_epochs=epochs, accelerator="cpu", precision=PRECISIONS[arguments.precision], logger=False,
+            max_epochs=epochs, accelerator="cpu", logger=False,
+            precision=PRECISIONS[arguments.precision],  # type: ignore[arg-type]
             enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
             num_sanity_val_steps=0, limit_val_batches=0, callbacks=[Curves(Path(folder) / "c.csv", print), alternate],
-        )  # type: ignore[arg-type]  # fmt: skip
+        )  # fmt: skip
         trainer.fit(model, data)
     skip = 2  # blocks in which memory is first touched
     ours, theirs = alternate.ours[skip:], alternate.theirs[skip:]

@@ -54,6 +54,7 @@ class Source:
     shape: tuple[int, ...]  # of one image
     sha256: str  # of the four arrays with every pixel
     kept: np.ndarray | None = None  # bool [D], the pixels left; None: all of them
+    trials: int = 1  # binary draws whose share of ones a pixel is
 
     @property
     def num_train(self) -> int:
@@ -216,7 +217,9 @@ def _digits() -> Source:
     x, y = np.round(bunch.images * 255 / 16).astype(np.uint8), bunch.target  # 0..16 as they come
     rows = np.random.Generator(np.random.PCG64(0)).permutation(len(x))
     train, test = rows[:1297], rows[1297:]
-    return _source("digits", [x[train], y[train], x[test], y[test]], num_validation=200)
+    source = _source("digits", [x[train], y[train], x[test], y[test]], num_validation=200)
+    # A value counts the black pixels of a block of 4 x 4 (UCI's "optical recognition of handwritten digits").
+    return dataclasses.replace(source, trials=16)
 
 
 def _source(name: str, arrays: list[np.ndarray], num_validation: int) -> Source:

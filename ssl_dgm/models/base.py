@@ -34,10 +34,9 @@ class DeepGenerativeModel(pl.LightningModule):
         seeds: the S seeds, each of which initialises, and draws noise for, its own replica.
         num_labelled: N_l; 0 for a model without labels.
         num_unlabelled: N_u.
+        trials: binary draws behind a pixel (1: binary or grey pixels).
         replicas_mode: 'vmap', 'loop' or 'auto' (see `replicas.over_seeds`).
     """
-
-    likelihood = "bernoulli"
 
     def __init__(
         self,
@@ -47,11 +46,12 @@ class DeepGenerativeModel(pl.LightningModule):
         seeds: Sequence[int],
         num_labelled: int,
         num_unlabelled: int,
+        trials: int = 1,
         replicas_mode: str = "auto",
     ) -> None:
         super().__init__()
         self.stage, self.seeds, self.replicas_mode = stage, tuple(seeds), replicas_mode
-        self.x_dim, self.num_classes = x_dim, num_classes
+        self.x_dim, self.num_classes, self.trials = x_dim, num_classes, trials
         self.num_labelled, self.num_unlabelled = num_labelled, num_unlabelled
         self.factorisation = replicas.stack(self.build, self.seeds)
         self.analytic: tuple[str, ...] = self.factorisation.analytic if stage.objective.kl == "analytic" else ()
@@ -72,7 +72,7 @@ class DeepGenerativeModel(pl.LightningModule):
         """One replica's factorisation with freshly initialised networks."""
         n = self.stage.network
         architecture = Architecture(tuple(n.hidden), n.activation, n.init, n.init_sd)
-        return self.factors(Factors(self.dims(), architecture, self.likelihood))
+        return self.factors(Factors(self.dims(), architecture, self.trials))
 
     def __str__(self) -> str:
         return str(self.factorisation)

@@ -40,9 +40,13 @@ class Gaussian:
 
 @dataclass
 class Bernoulli:
-    """Independent binary pixels; a grey value in (0, 1) is scored by its expectation over binarisations."""
+    """Independent binary pixels; a grey value in (0, 1) is scored by its expectation over binarisations.
+
+    With several trials, Binomial pixels: x is the share of ones among `trials` draws.
+    """
 
     logits: Tensor
+    trials: int = 1
 
     @property
     def mean(self) -> Tensor:
@@ -50,8 +54,13 @@ class Bernoulli:
         return torch.sigmoid(self.logits)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """sum_d x log p + (1 - x) log(1 - p), [..., D] -> [...]."""
-        return (x * self.logits - F.softplus(self.logits)).sum(-1)
+        """sum_d x log p + (1 - x) log(1 - p), [..., D] -> [...]; of n trials n times that, and log binomial(n, n x)."""
+        log_p = (x * self.logits - F.softplus(self.logits)).sum(-1)
+        if self.trials == 1:
+            return log_p
+        n = self.trials
+        ways = math.lgamma(n + 1) - torch.lgamma(n * x + 1) - torch.lgamma(n * (1 - x) + 1)
+        return n * log_p + ways.sum(-1)
 
 
 @dataclass

@@ -81,12 +81,13 @@ class NormalFactor(NetworkFactor):
 
 
 class BernoulliFactor(NetworkFactor):
-    """Independent Bernoulli pixels."""
+    """Independent Bernoulli pixels, or Binomial ones of several trials."""
 
     heads = ("logits",)
+    trials = 1
 
     def forward(self, values: dict[str, Tensor]) -> Bernoulli:
-        return Bernoulli(**self.network(values))
+        return Bernoulli(**self.network(values), trials=self.trials)
 
 
 class CategoricalFactor(NetworkFactor):
@@ -164,12 +165,11 @@ class Factors:
 
     Args:
         dims: size of every variable by name.
-        likelihood: 'bernoulli' or 'gaussian', the density of the observed variable.
+        trials: of a pixel, where pixels are shares of ones among several binary draws.
     """
 
-    def __init__(self, dims: dict[str, int], architecture: Architecture, likelihood: str = "bernoulli") -> None:
-        self.dims, self.architecture = dims, architecture
-        self._likelihood = {"bernoulli": BernoulliFactor, "gaussian": NormalFactor}[likelihood]
+    def __init__(self, dims: dict[str, int], architecture: Architecture, trials: int = 1) -> None:
+        self.dims, self.architecture, self.trials = dims, architecture, trials
 
     def _build(self, kind: type[NetworkFactor], notation: str) -> NetworkFactor:
         name, _, parents = (part.strip() for part in notation.partition("|"))
@@ -184,8 +184,10 @@ class Factors:
         return StandardNormal(name)
 
     def likelihood(self, notation: str) -> Factor:
-        """p(x | ...), Bernoulli or Gaussian as the data ask."""
-        return self._build(self._likelihood, notation)
+        """p(x | ...) of pixels in [0, 1]: Bernoulli, or Binomial."""
+        factor = self._build(BernoulliFactor, notation)
+        factor.trials = self.trials  # type: ignore[attr-defined]
+        return factor
 
     def normal(self, notation: str) -> Factor:
         """A diagonal Gaussian with learned mean and log-variance."""

@@ -54,6 +54,8 @@ class Job:
     key: str
     folder: Path
     first: "FirstStage | None" = None
+    # Asked at the start: the checkout may have moved on by the end.
+    git_commit: str = field(default_factory=records.git_commit)
 
 
 @dataclass
@@ -89,6 +91,7 @@ def create(job: Job, seeds: Sequence[int], x_dim: int) -> DeepGenerativeModel:
         seeds=seeds,
         num_labelled=0 if split is None else len(split.labelled),
         num_unlabelled=job.source.num_train if split is None else len(split.unlabelled),
+        trials=job.source.trials if job.config.data.pixels == "grey" else 1,
         replicas_mode=config.trainer.replicas,
     )
 
@@ -117,6 +120,7 @@ def save(job: Job, seed: int, metrics: dict[str, float], facts: dict[str, Any]) 
         "n_test": len(job.source.test_y),
         "device": _device_name(job.device),
         "torch": torch.__version__,
+        "git_commit": job.git_commit,
         **facts,
     }
     records.save(job.folder, records.new(config, job.key, seed, metrics, **facts))

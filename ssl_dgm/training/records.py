@@ -98,7 +98,6 @@ def new(config: Config, key: str, seed: int, metrics: Mapping[str, float], **fac
         "selection": config.selection,
         "budget": "" if schema.is_estimator(config) else config.budget.name,
         "metrics": dict(metrics),
-        "git_commit": git_commit(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         **facts,
     }

@@ -123,3 +123,9 @@ def test_categorical_density_is_that_of_torch(k: int) -> None:
     logits, y = normal(0, 7, 1, k), torch.eye(k, dtype=torch.float64)
     expected = td.OneHotCategorical(logits=logits).log_prob(y)
     torch.testing.assert_close(Categorical(torch.log_softmax(logits, -1)).log_prob(y), expected)
+
+
+def test_several_trials_are_a_binomial() -> None:
+    logits, counts = torch.randn(5, 7), torch.randint(0, 17, (5, 7)).float()
+    expected = torch.distributions.Binomial(16, logits=logits).log_prob(counts).sum(-1)
+    torch.testing.assert_close(Bernoulli(logits, trials=16).log_prob(counts / 16), expected, rtol=1e-4, atol=1e-4)
