@@ -73,7 +73,7 @@ SAME_RUN = [
     "trainer.progress=false", "trainer.checkpoint_every=1", "trainer.replicas=vmap", "baseline=null",
 ]  # fmt: skip
 OTHER_RUN = [
-    "labels=600", "split_seed=0", "m1_seed=1", "optimizer.lr=1e-3", "m1.optimizer.lr=1e-3", "data.pixels=grey",
+    "labels=600", "split_seed=0", "m1_seed=1", "optimizer.lr=1e-3", "m1.optimizer.lr=1e-3", "data.pixels=sampled",
     "selection=best_validation", "budget.precision=bf16", "budget.epochs=7", "data=mnist", "model.z_dim=7",
     "objective.draws=2",
 ]  # fmt: skip

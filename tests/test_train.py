@@ -79,7 +79,8 @@ def test_m1_ends_with_a_classifier_on_its_features(command: Command, tmp_path: P
 
 
 def test_generative_classification_and_likelihood(command: Command, tmp_path: Path) -> None:
-    words = ("classify=generative", "generative_samples=3", "likelihood_samples=3", "budget.epochs=20")
+    words = ("data.pixels=sampled", "classify=generative", "generative_samples=3", "likelihood_samples=3")
+    words += ("budget.epochs=20",)
     assert command(*SMOKE, *words).code == 0
     (path,) = tmp_path.glob("runs/*/seed-0/result.json")
     metrics = read_json(path)["metrics"]

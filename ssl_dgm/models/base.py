@@ -72,7 +72,7 @@ class DeepGenerativeModel(pl.LightningModule):
         """One replica's factorisation with freshly initialised networks."""
         n = self.stage.network
         architecture = Architecture(tuple(n.hidden), n.activation, n.init, n.init_sd)
-        return self.factors(Factors(self.dims(), architecture, self.trials))
+        return self.factors(Factors(self.dims(), architecture, trials=self.trials))
 
     def __str__(self) -> str:
         return str(self.factorisation)

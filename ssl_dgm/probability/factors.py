@@ -165,11 +165,15 @@ class Factors:
 
     Args:
         dims: size of every variable by name.
-        trials: of a pixel, where pixels are shares of ones among several binary draws.
+        likelihood: 'bernoulli' or 'gaussian', the density of the observed variable.
+        trials: of a Bernoulli pixel; more than 1 where pixels are shares of ones among several binary draws.
     """
 
-    def __init__(self, dims: dict[str, int], architecture: Architecture, trials: int = 1) -> None:
+    def __init__(
+        self, dims: dict[str, int], architecture: Architecture, likelihood: str = "bernoulli", trials: int = 1
+    ) -> None:
         self.dims, self.architecture, self.trials = dims, architecture, trials
+        self._likelihood = {"bernoulli": BernoulliFactor, "gaussian": NormalFactor}[likelihood]
 
     def _build(self, kind: type[NetworkFactor], notation: str) -> NetworkFactor:
         name, _, parents = (part.strip() for part in notation.partition("|"))
@@ -184,9 +188,10 @@ class Factors:
         return StandardNormal(name)
 
     def likelihood(self, notation: str) -> Factor:
-        """p(x | ...) of pixels in [0, 1]: Bernoulli, or Binomial."""
-        factor = self._build(BernoulliFactor, notation)
-        factor.trials = self.trials  # type: ignore[attr-defined]
+        """p(x | ...), as the data ask: Bernoulli, Binomial or Gaussian."""
+        factor = self._build(self._likelihood, notation)
+        if isinstance(factor, BernoulliFactor):
+            factor.trials = self.trials
         return factor
 
     def normal(self, notation: str) -> Factor:

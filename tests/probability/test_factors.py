@@ -57,8 +57,9 @@ def test_a_factor_of_each_kind_gives_its_distribution_of_the_size_of_its_variabl
 
 def test_the_likelihood_is_what_the_data_ask_for() -> None:
     values = {"z": torch.zeros(8, 2)}
+    assert isinstance(Factors(DIMS, Architecture(), "gaussian").likelihood("x | z")(values), Gaussian)
     for trials in (1, 16):
-        density = Factors(DIMS, Architecture(), trials).likelihood("x | z")(values)
+        density = Factors(DIMS, Architecture(), "bernoulli", trials).likelihood("x | z")(values)
         assert isinstance(density, Bernoulli)
         assert density.trials == trials
 
