@@ -1,107 +1,34 @@
-"""What holds for every model: those of `ssl_dgm.models` are found by themselves.
+"""Properties of every model: its text, its loss, its optimiser."""
 
-Shape legend: S seeds, M draws, K classes, B rows, D dimensions.
-"""
-
-import importlib
 import inspect
-import pkgutil
 import re
-from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import pytest
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch import distributions as td
+from zoo import (
+    NAMES,
+    NUM_LABELLED,
+    NUM_TRAIN,
+    SEEDS,
+    K,
+    every_mode,
+    every_model,
+    losses_of,
+    make,
+    make_batch,
+    make_noise,
+    replica,
+    roughen,
+)
 
-from ssl_dgm import models
-from ssl_dgm.config import BudgetConfig, ModelConfig, NetworkConfig, ObjectiveConfig, OptimizerConfig, Stage
-from ssl_dgm.data.datamodule import Batch, SeededDataModule
-from ssl_dgm.data.inputs import Inputs, Pixels, Posteriors
-from ssl_dgm.data.sources import Source, digest
-from ssl_dgm.data.splits import draw
+from ssl_dgm.config import ObjectiveConfig, OptimizerConfig
+from ssl_dgm.data.datamodule import Batch
 from ssl_dgm.models.base import DeepGenerativeModel
 from ssl_dgm.probability import bounds
-from ssl_dgm.probability.factors import BernoulliFactor, Factorisation
 from ssl_dgm.probability.randomness import Streams
-from ssl_dgm.probability.replicas import one_seed
-
-D, K, SEEDS = 6, 3, (4, 0, 7)
-NUM_TRAIN, NUM_LABELLED = 36, 6
-
-
-def found() -> Iterator[str]:
-    """Names of the modules that define a model."""
-    for info in pkgutil.iter_modules(models.__path__):
-        module = importlib.import_module(f"{models.__name__}.{info.name}")
-        of_module = [c for c in vars(module).values() if isinstance(c, type) and c.__module__ == module.__name__]
-        if any(issubclass(c, DeepGenerativeModel) and c is not DeepGenerativeModel for c in of_module):
-            yield info.name
-
-
-NAMES = sorted(found())
-every_model = pytest.mark.parametrize("name", NAMES)
-every_mode = pytest.mark.parametrize("mode", ["loop", "vmap"])
-
-
-def make(
-    name: str, seeds: tuple[int, ...] = SEEDS, mode: str = "loop", x_dim: int = D, **settings: Any
-) -> DeepGenerativeModel:
-    """A small model; settings are those of the stage."""
-    settings = {"network": NetworkConfig(hidden=[8]), "budget": BudgetConfig(epochs=4, updates_per_epoch=5)} | settings
-    stage = Stage(model=ModelConfig(name, z_dim=2), **settings)
-    sizes = {"x_dim": x_dim, "num_classes": K, "seeds": seeds, "replicas_mode": mode}
-    model = models.create(stage, **sizes, num_labelled=0, num_unlabelled=NUM_TRAIN)
-    if model.has_classes:
-        sizes |= {"num_labelled": NUM_LABELLED, "num_unlabelled": NUM_TRAIN - NUM_LABELLED}
-        model = models.create(stage, **sizes)
-    return model
-
-
-def observes_bits(model: DeepGenerativeModel) -> bool:
-    f = model.factorisation
-    return isinstance(f.p[f.observed], BernoulliFactor)
-
-
-def make_batch(model: DeepGenerativeModel, num_labelled: int = 4, num_unlabelled: int = 5) -> Batch:
-    """Other rows for every seed."""
-    streams = Streams(model.seeds, "test batch")
-
-    def x(rows: int) -> Tensor:
-        values = streams.normal((rows, model.x_dim))
-        return (values > 0).float() if observes_bits(model) else values
-
-    y = torch.eye(K)[streams.bytes_below(K, (num_labelled,)).long()]
-    return Batch(x(num_labelled), y, x(num_unlabelled))
-
-
-def make_noise(model: DeepGenerativeModel, batch: Batch, draws: int = 1) -> dict[str, dict[str, Tensor]]:
-    f = model.factorisation
-    unlabelled = f.noise_shapes(batch.x_unlabelled.shape[1], draws, enumerate_y=True)
-    labelled = f.noise_shapes(batch.x_labelled.shape[1], draws)
-    return model.noise(Streams(model.seeds, "test noise"), unlabelled=unlabelled, labelled=labelled)
-
-
-def roughen(model: DeepGenerativeModel) -> None:
-    """Weights so large that classes, draws and rows all matter."""
-    for i, parameter in enumerate(model.parameters()):
-        generator = torch.Generator().manual_seed(i)
-        parameter.data = 0.6 * torch.randn(parameter.shape, generator=generator)
-
-
-def losses_of(model: DeepGenerativeModel, batch: Batch, noise: Any, warm_up: float = 1.0) -> dict[str, Tensor]:
-    return model.per_seed(model.losses, batch, noise, torch.full((len(model.seeds),), warm_up))
-
-
-def replica(model: DeepGenerativeModel, s: int) -> Factorisation:
-    """The factorisation of one seed as a plain module."""
-    f = model.build()
-    f.load_state_dict(one_seed(model.factorisation.state_dict(), s))
-    return f
-
 
 # --- A model is its factorisation
 
@@ -308,177 +235,3 @@ def test_each_seed_s_gradient_is_capped_before_the_update(name: str) -> None:
     model.on_before_optimizer_step(None)  # type: ignore[arg-type]
     joined = torch.cat([p.grad.flatten(1) for p in model.parameters()], 1)
     torch.testing.assert_close(joined.norm(dim=1), torch.full((3,), 0.01), rtol=1e-3, atol=0)
-
-
-# --- Training through Lightning
-
-
-class Recorder(pl.Callback):
-    """What every update saw and gave."""
-
-    def __init__(self) -> None:
-        self.terms: list[dict[str, Tensor]] = []
-        self.batches: list[Batch] = []
-        self.noise: list[dict[str, dict[str, Tensor]]] = []
-        self.warm_up: list[float] = []
-        self.rates: list[float] = []
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        self.start = {name: p.detach().clone() for name, p in pl_module.named_parameters()}
-        draw_noise = pl_module.noise
-
-        def recorded(streams: Streams, **shapes: Any) -> Any:
-            noise = draw_noise(streams, **shapes)
-            if streams.purpose == "noise":
-                self.noise.append(noise)
-            return noise
-
-        pl_module.noise = recorded
-
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Batch, batch_idx: int) -> None:
-        self.batches.append(batch)
-        self.warm_up.append(pl_module.warm_up)
-        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
-
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self.terms.append(pl_module.terms)
-
-
-def toy() -> Source:
-    rng = np.random.default_rng(0)
-    y = np.concatenate([rng.permutation(np.repeat(np.arange(K), NUM_TRAIN // K)), rng.integers(K, size=9)])
-    x = rng.integers(256, size=(len(y), D), dtype=np.uint8)
-    return Source("toy", x, y, x[:5], y[:5], 9, K, (2, 3), digest(x, y, x[:5], y[:5]))
-
-
-def train(name: str, seeds: tuple[int, ...] = SEEDS, mode: str = "loop", **settings: Any) -> tuple[Any, Recorder]:
-    model, source, recorder = make(name, seeds, mode, **settings), toy(), Recorder()
-    images = torch.from_numpy(source.train_x)
-    inputs: Inputs = Pixels(images)
-    if not observes_bits(model):
-        inputs = Posteriors(images.float() / 128 - 1, images.flip(1).float() / 128 - 2)
-    splits = [draw(source, NUM_LABELLED, seed) for seed in seeds] if model.has_classes else None
-    budget, device = model.stage.budget, torch.device("cpu")
-    data = SeededDataModule(
-        inputs, torch.from_numpy(source.train_y), K, splits, source.num_train, seeds, budget, device
-    )
-    trainer = pl.Trainer(
-        max_epochs=budget.epochs, accelerator="cpu", callbacks=[recorder], logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
-    )  # fmt: skip
-    trainer.fit(model, data)
-    return model, recorder
-
-
-quiet = pytest.mark.filterwarnings("ignore:::pytorch_lightning", "ignore:::lightning_fabric")
-
-
-@quiet
-@every_model
-@every_mode
-def test_a_seed_trains_alone_as_in_a_group(name: str, mode: str) -> None:
-    fast = {"optimizer": OptimizerConfig(lr=0.01)}
-    together, group = train(name, mode=mode, **fast)
-    s, seed = 1, SEEDS[1]
-    single, alone = train(name, (seed,), mode, **fast)
-    assert len(group.terms) == len(alone.terms) == len(group.noise) == 20
-    assert all(torch.equal(group.start[n][s], alone.start[n][0]) for n in alone.start)
-    for a, b in zip(group.batches, alone.batches, strict=True):
-        assert all(torch.equal(of_group[s], own[0]) for of_group, own in zip(a, b, strict=True))
-    for a, b in zip(group.noise, alone.noise, strict=True):
-        assert a.keys() == b.keys() and all(torch.equal(a[g][n][s], b[g][n][0]) for g in a for n in a[g])
-    for a, b in zip(group.terms, alone.terms, strict=True):
-        assert a.keys() == b.keys()
-        torch.testing.assert_close(a["loss"][s], b["loss"][0], rtol=1e-5, atol=0)
-    torch.testing.assert_close(together.validation[together.score][s], single.validation[single.score][0])
-    # It was a real training, and the seeds' are different ones.
-    moved = [(p.detach() - group.start[n]).flatten(1).norm(dim=1) for n, p in together.named_parameters()]
-    assert (torch.stack(moved) > 1e-3).all()
-    assert torch.stack([t["loss"] for t in group.terms]).std(1).min() > 1e-4
-    assert not torch.equal(group.batches[0].x_unlabelled[0], group.batches[0].x_unlabelled[1])
-
-
-@quiet
-@every_model
-def test_updates_differ_in_rows_and_noise(name: str) -> None:
-    _, seen = train(name, (4,))
-    rows = {batch.x_unlabelled.numpy().tobytes() for batch in seen.batches}
-    noise = {next(iter(noise["unlabelled"].values())).numpy().tobytes() for noise in seen.noise}
-    assert len(rows) == len(noise) == 20
-
-
-@quiet
-@every_model
-def test_the_latents_terms_are_warmed_up_from_0_to_1(name: str) -> None:
-    objective = ObjectiveConfig(warm_up_epochs=2)
-    model, seen = train(name, (4,), objective=objective, budget=BudgetConfig(epochs=3, updates_per_epoch=5))
-    assert seen.warm_up == pytest.approx([min(1, step / 10) for step in range(15)])
-    latents = [n for n in model.factorisation.q if n != "y"]
-    terms = [term for term in seen.terms[0] if term.rpartition("_")[2] in latents]
-    assert terms and not any(seen.terms[0][term].any() for term in terms)
-    assert all(seen.terms[1][term].all() for term in terms)
-    assert make(name).warm_up == 1.0
-
-
-@quiet
-def test_the_cosine_schedule_goes_from_the_rate_to_the_final_rate() -> None:
-    optimizer = OptimizerConfig(lr=0.01, schedule="cosine", final_lr=0.002)
-    _, seen = train("m2", (4,), optimizer=optimizer)
-    expected = 0.002 + 0.008 * 0.5 * (1 + np.cos(np.pi * np.arange(20) / 20))
-    assert seen.rates == pytest.approx(expected.tolist())
-
-
-# --- Scores
-
-
-@every_model
-@every_mode
-@pytest.mark.parametrize("kl", ["monte_carlo", "analytic"])
-def test_scores_of_the_stack_are_those_of_each_replica(name: str, mode: str, kl: str) -> None:
-    model = make(name, mode=mode, objective=ObjectiveConfig(kl=kl))
-    roughen(model)
-    f, x = model.factorisation, make_batch(model).x_unlabelled
-    noise = model.noise(Streams(SEEDS, "test noise"), x=f.noise_shapes(5, 3, enumerate_y=True))["x"]
-    methods = [model.bound, model.importance_weighted, model.class_log_joint]
-    bound, weighted, joint = (model.per_seed(method, x, noise) for method in methods)
-    for s in range(len(SEEDS)):
-        single, own = replica(model, s), {n: v[s] for n, v in noise.items()}
-        y = bounds.classes(single, x) if model.has_classes else None
-        t = bounds.trace(single, x[s], y, own, single.analytic if kl == "analytic" else ())
-        expected = bounds.unlabelled(t) if model.has_classes else bounds.labelled(t)
-        t = bounds.trace(single, x[s], y, own)  # importance samples need every term of their draws
-        torch.testing.assert_close(bound[s], expected, rtol=1e-5, atol=1e-4)
-        torch.testing.assert_close(weighted[s], bounds.importance_weighted(t), rtol=1e-5, atol=1e-4)
-        torch.testing.assert_close(joint[s], bounds.class_log_joint(t).T, rtol=1e-5, atol=1e-4)
-        if model.has_classes:
-            log_q_y = model.per_seed(model.log_q_y, x, noise)
-            torch.testing.assert_close(log_q_y[s], bounds.class_log_probs(single, x[s], own))
-
-
-@every_model
-def test_validation_is_the_error_or_the_bound_of_all_rows(name: str) -> None:
-    model = make(name)
-    roughen(model)
-    x, y = make_batch(model).x_unlabelled[0], torch.eye(K)[[0, 1, 2, 1, 0]]
-    scores = []
-    for _ in range(2):
-        model.on_validation_epoch_start()
-        model.validation_step((x[:3], y[:3]), 0)
-        model.validation_step((x[3:], y[3:]), 1)
-        model.on_validation_epoch_end()
-        scores.append(model.validation[model.score])
-    assert torch.equal(*scores)  # the same draws at every epoch
-    streams = Streams(SEEDS, "validation")
-    shapes = [model.factorisation.noise_shapes(rows) for rows in (3, 2)]
-    noise = [model.noise(streams, x=shape)["x"] for shape in shapes]
-    for s in range(len(SEEDS)):
-        single, own = replica(model, s), [{n: v[s] for n, v in part.items()} for part in noise]
-        if model.has_classes:
-            by_rows = [bounds.class_log_probs(single, part, n) for part, n in zip((x[:3], x[3:]), own, strict=True)]
-            wrong = torch.cat(by_rows).argmax(-1) != y.argmax(-1)
-            assert model.score == "error" and scores[0][s] == wrong.float().mean()
-        else:
-            traces = [bounds.trace(single, part, None, n) for part, n in zip((x[:3], x[3:]), own, strict=True)]
-            expected = torch.cat([bounds.labelled(t) for t in traces]).mean()
-            assert model.score == "bound"
-            torch.testing.assert_close(scores[0][s], expected)
