@@ -95,7 +95,7 @@ class Alternate(pl.Callback):
         self.started = time.perf_counter()
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-        if (batch_idx + 1) % self.block:
+        if trainer.global_step % self.block:
             return
         self.ours.append((time.perf_counter() - self.started) / self.block)
         started = time.perf_counter()

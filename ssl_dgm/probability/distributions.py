@@ -55,7 +55,9 @@ class Bernoulli:
 
     def log_prob(self, x: Tensor) -> Tensor:
         """sum_d x log p + (1 - x) log(1 - p), [..., D] -> [...]; of n trials n times that, and log binomial(n, n x)."""
-        log_p = (x * self.logits - F.softplus(self.logits)).sum(-1)
+        # x l - softplus(l), in torch's form of it, whose gradient is one pass over the logits.
+        logits, x = torch.broadcast_tensors(self.logits, x)
+        log_p = -F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(-1)
         if self.trials == 1:
             return log_p
         n = self.trials

@@ -42,8 +42,9 @@ def over_seeds(function: Callable[..., Any], parameters: Mapping[str, Tensor], *
     parameters = dict(parameters)
     if mode == "vmap":
         return torch.vmap(function)(parameters, *args)
-    per_seed = {name: tensor.unbind(0) for name, tensor in parameters.items()}
-    num_seeds = len(next(iter(per_seed.values())))
+    num_seeds = len(next(iter(parameters.values())))
+    # The gradient of unbind copies all slices into one tensor, that of squeeze is a view.
+    per_seed = {n: (t.squeeze(0),) if num_seeds == 1 else t.unbind(0) for n, t in parameters.items()}
     results = [
         function({name: slices[s] for name, slices in per_seed.items()}, *tree_map(lambda a, s=s: a[s], args))
         for s in range(num_seeds)
