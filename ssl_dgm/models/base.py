@@ -229,4 +229,5 @@ class DeepGenerativeModel(pl.LightningModule):
 
 def _named(t: bounds.Trace, prefix: str) -> dict[str, Tensor]:
     """Means of a trace's terms, as 'p_x' and the like: for logs, and to name the one that turns NaN first."""
-    return {f"{prefix}{side}_{name}": term.mean() for side in "pq" for name, term in getattr(t, side).items()}
+    terms = {f"{prefix}{side}_{name}": term for side in "pq" for name, term in getattr(t, side).items()}
+    return dict(zip(terms, torch.stack([term.detach() for term in terms.values()]).flatten(1).mean(1).unbind()))

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -62,7 +63,7 @@ class Network(nn.Module):
 
     def features(self, values: dict[str, Tensor]) -> Tensor:
         """The last hidden layer, [..., H]."""
-        h = self.activation(sum(layer(values[parent]) for parent, layer in self.inputs.items()))
+        h = self.activation(reduce(torch.add, (layer(values[parent]) for parent, layer in self.inputs.items())))
         for layer in self.hidden:
             h = self.activation(layer(h))
         return h
