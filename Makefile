@@ -27,7 +27,7 @@ test: $(STAMP) ## the whole suite
 check: $(STAMP) ## ruff and pyright
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 smoke: $(STAMP) ## the main job in seconds, in a temporary folder
 	folder=$$(mktemp -d) && $(BIN)/python -m ssl_dgm.train budget=smoke 'seeds=[0,1]' runs=$$folder; code=$$?; rm -rf $$folder; exit $$code
