@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ssl_dgm.config import UserError
 from ssl_dgm.files import DamagedFile, locked, read_json, write_atomic, write_json
 
-CONTENT = {"seed": 3, "metrics": {"test_error": 0.0333}, "device": "cpu"}
+CONTENT = {"seed": 3, "metrics": {"test/error": 0.0333}, "device": "cpu"}
 
 
 @given(position=st.integers(0, 10_000), flip=st.integers(1, 255))

@@ -34,13 +34,13 @@ def test_the_main_job(command: Command, tmp_path: Path) -> None:
     (m1,) = tmp_path.glob("runs/m1-digits-smoke-*/seed-0/weights.safetensors")
     assert record["m1_sha256"] == sha256_of(m1)
     assert record["seed"] == record["split_seed"] == 3
-    assert 0 <= record["metrics"]["test_error"] <= 1
+    assert 0 <= record["metrics"]["test/error"] <= 1
     with open(tmp_path / "runs" / "rows.csv") as file:
         rows = list(csv.DictReader(file))
-    errors = {(row["model"], row["seed"]): row for row in rows if row["metric"] == "test_error"}
+    errors = {(row["model"], row["seed"]): row for row in rows if row["metric"] == "test/error"}
     assert set(errors) == {("m1m2", "0"), ("m1m2", "3"), ("nn", "0"), ("nn", "3")}
     row = errors["m1m2", "3"]
-    assert float(row["value"]) == record["metrics"]["test_error"]
+    assert float(row["value"]) == record["metrics"]["test/error"]
     assert row["config_hash"] == folder.name.rpartition("-")[2]
     assert (row["labels"], row["validation_labels"], row["n_test"], row["budget"]) == ("50", "0", "500", "smoke")
     assert not list(tmp_path.rglob("*.ckpt")), "a finished group keeps no checkpoints"
@@ -72,7 +72,7 @@ def test_m1_ends_with_a_classifier_on_its_features(command: Command, tmp_path: P
     assert f"m1+{classifier}" in outcome.out
     (folder,) = [p for p in tmp_path.glob("runs/m1-digits-100-smoke-*") if (p / "seed-0").exists()]
     mean = read_json(folder / "seed-1" / "result.json")
-    assert mean["metrics"]["test_error"] < 0.85, "features of even a barely trained M1 tell something of the class"
+    assert mean["metrics"]["test/error"] < 0.85, "features of even a barely trained M1 tell something of the class"
     sampled = command(*words, "seeds=[0,1]", "features=sample")
     assert "finished before: seed 0 of m1-digits-smoke" in sampled.out, "the M1 is trained once"
     assert len(list(tmp_path.glob("runs/m1-digits-100-smoke-*"))) == 2
@@ -84,8 +84,8 @@ def test_generative_classification_and_likelihood(command: Command, tmp_path: Pa
     assert command(*SMOKE, *words).code == 0
     (path,) = tmp_path.glob("runs/*/seed-0/result.json")
     metrics = read_json(path)["metrics"]
-    assert metrics["test_log_likelihood"] > metrics["test_bound"], "more samples tighten the bound"
-    assert metrics["test_error"] < 0.6
+    assert metrics["test/log_likelihood"] > metrics["test/bound"], "more samples tighten the bound"
+    assert metrics["test/error"] < 0.6
 
 
 def test_best_validation_reports_the_epoch_with_the_lowest_error(command: Command, tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_best_validation_reports_the_epoch_with_the_lowest_error(command: Comman
     for seed in ("0", "1"):
         record = read_json(curve.parent.parent / f"seed-{seed}" / "result.json")
         best = min(float(row["validation/error"]) for row in rows if row["seed"] == seed)
-        assert record["metrics"]["validation_error"] == pytest.approx(best)
+        assert record["metrics"]["validation/error"] == pytest.approx(best)
         assert record["validation_labels"] == 200
 
 
@@ -179,7 +179,7 @@ def test_a_damaged_record_is_named_and_made_again(command: Command, tmp_path: Pa
     assert command(*SMOKE).code == 0
     (path,) = tmp_path.glob("runs/m2-*/seed-0/result.json")
     whole = json.loads(path.read_text())
-    path.write_text(path.read_text().replace('"test_error": 0.', '"test_error": 0.0', 1))
+    path.write_text(path.read_text().replace('"test/error": 0.', '"test/error": 0.0', 1))
     outcome = command(*SMOKE)
     assert outcome.code == 0
     assert "result.json is damaged: its checksum does not match its content; this seed is run again" in outcome.out

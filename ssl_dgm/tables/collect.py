@@ -1,8 +1,9 @@
-"""Records to tidy CSV rows: one per run, seed and metric."""
+"""Records to tidy CSV rows: one per run, seed and metric, each with a checksum of its own."""
 
 import csv
+import hashlib
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,40 +12,84 @@ from ssl_dgm.files import locked, write_atomic
 COLUMNS: tuple[str, ...] = (
     "table", "row", "column", "model", "data", "labels", "validation_labels", "split_seed", "seed", "selection",
     "metric", "value", "n_test", "epochs", "updates", "train_seconds", "live_units", "device", "torch", "git_commit",
-    "config_hash", "data_sha256", "split_sha256", "m1_sha256", "budget", "finished",
+    "config_hash", "data_sha256", "split_sha256", "m1_sha256", "budget", "finished", "checksum",
 )  # fmt: skip
-IDENTITY = ("table", "row", "column", "config_hash", "seed", "metric")
+Row = dict[str, str]
 
 
-def rows(record: dict[str, Any]) -> list[dict[str, str]]:
-    """The tidy rows of one record; values are fractions (0.0333), bounds are nats."""
-    facts = {name: record.get(name) for name in COLUMNS} | {"config_hash": record["key"].rpartition("-")[2]}
+def rows(record: Mapping[str, Any], table: str = "", row: str = "", column: str = "") -> list[Row]:
+    """The tidy rows of one record; values are fractions (0.0333), bounds are nats.
+
+    Args:
+        record: of one seed.
+        table, row, column: the cell of a table that it belongs to, if any.
+    """
+    place = {"table": table, "row": row, "column": column, "config_hash": record["key"].rpartition("-")[2]}
+    facts = {name: record.get(name) for name in COLUMNS} | place
     cells = {name: "" if value is None else str(value) for name, value in facts.items()}
-    return [cells | {"metric": name, "value": repr(float(value))} for name, value in sorted(record["metrics"].items())]
+    made = []
+    for name, value in sorted(record["metrics"].items()):
+        one = cells | {"metric": name, "value": repr(float(value))}
+        made.append(one | {"checksum": _checksum(one)})
+    return made
 
 
-def append(path: Path, new: Iterable[dict[str, str]], say: Callable[[str], None]) -> None:
-    """Adds rows to a CSV, replacing those of the same run, seed and metric; other rows keep their place.
+def append(path: Path, new: Iterable[Row], say: Callable[[str], None]) -> None:
+    """Adds rows to a CSV, replacing those of the same run, or cell, and seed and metric; others keep their place.
 
-    Several processes may do so at once. A row that is damaged is dropped with a word: its run's record still has it.
+    Several processes may do so at once. Where rows are damaged, the file is first copied beside itself.
     """
     with locked(path.with_name(f".{path.name}.lock"), path.name, say):
-        table = {tuple(row[name] for name in IDENTITY): row for row in read(path, say)}
-        table |= {tuple(row[name] for name in IDENTITY): row for row in new}
+        found, damaged = _parse(path)
+        if damaged:
+            aside = path.with_name(f"{path.name}.damaged-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}")
+            write_atomic(aside, path.read_bytes())
+            say(f"{path} has {_lines(damaged)}; kept as {aside.name}, and left out of {path.name}")
+        table = {_identity(row): row for row in found} | {_identity(row): row for row in new}
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(table.values())
-        write_atomic(path, text.getvalue())
+        if not path.exists() or text.getvalue().encode() != path.read_bytes():
+            write_atomic(path, text.getvalue())
 
 
-def read(path: Path, say: Callable[[str], None]) -> list[dict[str, str]]:
-    """The whole rows of a CSV that `append` wrote."""
+def read(path: Path, say: Callable[[str], None]) -> list[Row]:
+    """The whole rows of a CSV that `append` wrote; a damaged one is left out with a word."""
+    found, damaged = _parse(path)
+    if damaged:
+        say(f"{path} has {_lines(damaged)}, left out; collecting again from the records of the runs repairs it")
+    return found
+
+
+def _identity(row: Row) -> tuple[str, ...]:
+    # A cell of a table has one configuration: rows of an edited one take the place of the old.
+    run = (row["table"], row["row"], row["column"]) if row["table"] else (row["config_hash"],)
+    return (*run, row["seed"], row["metric"])
+
+
+def _parse(path: Path) -> tuple[list[Row], list[int]]:
+    """Whole rows, and the numbers of the lines that are not."""
     if not path.exists():
-        return []
-    with open(path, newline="") as file:
-        found = list(csv.DictReader(file))
-    whole = [row for row in found if set(row) == set(COLUMNS) and None not in row.values()]
-    if len(whole) < len(found):
-        say(f"{path} has {len(found) - len(whole)} damaged rows; they are left out")
-    return whole
+        return [], []
+    whole, damaged = [], []
+    # A line at a time: a stray quote must not swallow the lines that follow it.
+    for number, line in enumerate(path.read_bytes().decode(errors="replace").split("\n"), start=1):
+        cells = next(csv.reader([line]), [])
+        row = dict(zip(COLUMNS, cells))
+        if number == 1 and line == ",".join(COLUMNS):
+            continue
+        if number > 1 and len(cells) == len(COLUMNS) and row["checksum"] == _checksum(row):
+            whole.append(row)
+        elif line:
+            damaged.append(number)
+    return whole, damaged
+
+
+def _lines(numbers: list[int]) -> str:
+    return f"damaged lines ({', '.join(map(str, numbers))})" if len(numbers) > 1 else f"a damaged line ({numbers[0]})"
+
+
+def _checksum(row: Row) -> str:
+    cells = [row[name] for name in COLUMNS if name != "checksum"]
+    return hashlib.sha256("\n".join(cells).encode(errors="replace")).hexdigest()[:12]

@@ -20,6 +20,8 @@ def closing_table(lines: Iterable[tuple[str, str, Sequence[float]]]) -> str:
     cells = []
     for model, metric, values in lines:
         is_error = metric.endswith("error")
-        name = metric.replace("_", " ") + (" (%)" if is_error else " (nats)" if metric != "live_units" else "")
+        name = metric.replace("/", " ").replace("_", " ") + (
+            " (%)" if is_error else " (nats)" if metric != "live_units" else ""
+        )
         cells.append((model, name, mean_and_spread(values, 100 if is_error else 1)))
     return tabulate(cells, headers=("model", "metric", "mean ± sd over seeds"), tablefmt="simple")

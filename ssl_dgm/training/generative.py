@@ -66,16 +66,16 @@ def _metrics(job: Job, model: DeepGenerativeModel, train: Inputs, test: Inputs) 
     found: dict[str, Tensor] = {}
     if model.has_classes:
         predict = _posterior_of_classes(config, model)
-        found["validation_error"] = scores.error(predict(train, len(y))[:, num_train:], y[num_train:])
-        found["test_error"] = scores.error(predict(test, len(y_test)), y_test)
+        found["validation/error"] = scores.error(predict(train, len(y))[:, num_train:], y[num_train:])
+        found["test/error"] = scores.error(predict(test, len(y_test)), y_test)
     if isinstance(test, Pixels):
-        found["test_bound"] = scores.sampled(model, model.bound, test, len(y_test), 1, draw_inputs=True).mean(1)
+        found["test/bound"] = scores.sampled(model, model.bound, test, len(y_test), 1, draw_inputs=True).mean(1)
         if config.likelihood_samples:
             samples = config.likelihood_samples
             log_px = scores.sampled(model, model.importance_weighted, test, len(y_test), samples, draw_inputs=True)
-            found["test_log_likelihood"] = log_px.mean(1)
+            found["test/log_likelihood"] = log_px.mean(1)
     if not model.has_classes:
-        found["validation_bound"] = model.validation["bound"] if model.validation else found["test_bound"]
+        found["validation/bound"] = model.validation["bound"] if model.validation else found["test/bound"]
         live = [
             scores.live_units(scores.posteriors(model, train, len(y), s), num_train, config.model.min_unit_sd).sum()
             for s in range(len(model.seeds))

@@ -20,7 +20,7 @@ from ssl_dgm import config as schema
 from ssl_dgm.config import Config, UserError
 from ssl_dgm.files import DamagedFile, read_json, write_atomic, write_json
 
-VERSION = 1
+VERSION = 2
 ABOUT = """# {key}
 
 {factorisation}

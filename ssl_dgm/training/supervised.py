@@ -29,7 +29,7 @@ def fit(job: Job, seeds: list[int]) -> None:
         )
         facts = {"epochs": 0, "updates": 0, "train_seconds": round(time.monotonic() - started, 1)}
         facts["live_units"] = None if job.first is None else int(job.first.live.sum())
-        save(job, seed, {"validation_error": validation_error, "test_error": test_error}, facts)
+        save(job, seed, {"validation/error": validation_error, "test/error": test_error}, facts)
 
 
 def _features(job: Job, seed: int) -> tuple[np.ndarray, np.ndarray]:

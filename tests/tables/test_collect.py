@@ -9,13 +9,13 @@ from ssl_dgm.tables.render import closing_table, mean_and_spread
 
 
 def record(seed: int, error: float = 0.0333, key: str = "m2-mnist-100-short-0123456789") -> dict[str, Any]:
-    metrics = {"test_error": error, "validation_error": 0.04}
+    metrics = {"test/error": error, "validation/error": 0.04}
     return {"key": key, "seed": seed, "model": "m2", "metrics": metrics, "split_seed": None, "labels": 100}
 
 
 def test_a_row_per_metric_with_every_column() -> None:
     made = rows(record(3))
-    assert [row["metric"] for row in made] == ["test_error", "validation_error"]
+    assert [row["metric"] for row in made] == ["test/error", "validation/error"]
     assert all(tuple(row) == COLUMNS for row in made)
     assert (made[0]["value"], made[0]["seed"], made[0]["config_hash"]) == ("0.0333", "3", "0123456789")
     assert made[0]["split_seed"] == "", "what a run does not have is empty"
@@ -27,8 +27,8 @@ def test_appending_replaces_the_same_run_and_keeps_the_rest(tmp_path: Path) -> N
     append(path, rows(record(0, error=0.5)) + rows(record(0, key="m2-x-9876543210")), print)
     found = {(r["config_hash"], r["seed"], r["metric"]): r["value"] for r in read(path, print)}
     assert len(found) == 6
-    assert found["0123456789", "0", "test_error"] == "0.5"
-    assert found["0123456789", "1", "test_error"] == "0.0333"
+    assert found["0123456789", "0", "test/error"] == "0.5"
+    assert found["0123456789", "1", "test/error"] == "0.0333"
 
 
 def test_damaged_rows_are_left_out_with_a_word(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_damaged_rows_are_left_out_with_a_word(tmp_path: Path) -> None:
     append(path, rows(record(0)), print)
     path.write_text(path.read_text()[:-40])
     assert len(read(path, said.append)) == 1
-    assert "1 damaged rows" in said[0]
+    assert "damaged line" in said[0]
     append(path, rows(record(0)), print)
     assert len(read(path, said.append)) == 2, "collecting again repairs it"
 
@@ -54,7 +54,7 @@ def test_many_processes_at_once_lose_and_double_nothing(tmp_path: Path) -> None:
 
 
 def test_the_closing_table() -> None:
-    table = closing_table([("m2", "test_error", [0.03, 0.05]), ("m2", "test_bound", [-90.0])])
+    table = closing_table([("m2", "test/error", [0.03, 0.05]), ("m2", "test/bound", [-90.0])])
     assert "m2       test error (%)     4.00 ± 1.41 (n = 2)" in table
     assert "test bound (nats)  -90.00 (n = 1)" in table
     assert mean_and_spread([]) == "-"
