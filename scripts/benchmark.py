@@ -27,6 +27,7 @@ from ssl_dgm.data.inputs import Pixels
 from ssl_dgm.data.splits import Split
 from ssl_dgm.training.callbacks import Curves
 from ssl_dgm.training.fit import PRECISIONS
+from ssl_dgm.training.loggers import Log
 
 ROWS, PIXELS, CLASSES, LATENTS, HIDDEN = 10_000, 784, 10, 50, 500
 LABELLED, UNLABELLED = 10, 100
@@ -134,7 +135,8 @@ def main() -> None:
             max_epochs=epochs, accelerator="cpu", logger=False,
             precision=PRECISIONS[arguments.precision],  # type: ignore[arg-type]
             enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-            num_sanity_val_steps=0, limit_val_batches=0, callbacks=[Curves(Path(folder) / "c.csv", print), alternate],
+            num_sanity_val_steps=0, limit_val_batches=0,
+            callbacks=[Curves(Path(folder) / "c.csv", print, Log()), alternate],
         )  # fmt: skip
         trainer.fit(model, data)
     skip = 2  # blocks in which memory is first touched

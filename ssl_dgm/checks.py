@@ -4,9 +4,7 @@ import dataclasses
 import difflib
 import math
 import re
-from collections.abc import Iterator
-
-from omegaconf import DictConfig, OmegaConf
+from collections.abc import Iterator, Mapping
 
 from ssl_dgm.config import Config, Stage, UserError, flatten
 
@@ -18,6 +16,8 @@ CHOICES = {
     "data.pixels": ("sampled", "grey"),
     "budget.precision": ("32", "bf16"),
     "trainer.replicas": ("auto", "vmap", "loop"),
+    "logger.name": ("csv", "wandb", "tensorboard"),
+    "logger.mode": ("auto", "online", "offline"),
     "network.activation": ("softplus", "relu", "tanh"),
     "network.init": ("torch", "fan_in", "normal"),
     "objective.kl": ("monte_carlo", "analytic"),
@@ -90,6 +90,9 @@ def explain(message: str, choices: dict[str, list[str]]) -> str:
         return f"{where}={value} is not {words.get(kind, kind)}; use for example {_example(where)}"
     if lines[0].startswith("Invalid value assigned") or lines[0].endswith("is not Optional"):
         return f"{where} has a value of the wrong kind; use for example {_example(where)}"
+    if match := re.match(r"Ambiguous value for argument '(.+?)'", lines[0]):
+        key, _, values = match[1].partition("=")
+        return f"{key}={values} are several values; add -m to sweep over them, or write {key}=[{values}] for a list"
     if match := re.match(r"Key '(.*)' (?:is )?not in", lines[0]):
         return f"'{where or match[1]}' is not a setting; {nearest(where or match[1], list(valid_keys()))}"
     return lines[0].rstrip(".") + (f" ({where})" if where else "") + "; see --help"
@@ -123,8 +126,32 @@ def check(config: Config) -> None:
             raise UserError(f"{prefix}network.hidden={hidden} is no list of layer sizes; use for example [500]")
         if per_step not in ("share", "all") and (isinstance(per_step, str) or per_step < 1):
             raise UserError(f"{prefix}budget.labelled_per_step={per_step} is unknown; use share, all or a number")
+    if config.trainer.devices != 1:
+        raise UserError(
+            f"trainer.devices={config.trainer.devices} is not possible, since a run trains all its seeds together on "
+            "one device; give each device a run of its own, as in seeds=[0,1,2] device=cuda:0 and seeds=[3,4,5] "
+            "device=cuda:1"
+        )
     if config.time_limit is not None:
         seconds(config.time_limit)
+
+
+def check_sweep(overrides: list[str], environment: Mapping[str, str]) -> None:
+    """Refuses a sweep whose jobs would each start processes on several devices.
+
+    Raises:
+        UserError: such a process would run the whole sweep again (Lightning's launchers repeat the command line).
+    """
+    asked = next(
+        (word for word in overrides if word.startswith("trainer.devices=") and word != "trainer.devices=1"), ""
+    )
+    world = environment.get("WORLD_SIZE", "1")
+    asked = asked or (f"WORLD_SIZE={world}" if world not in ("", "1") else "")
+    if asked:
+        raise UserError(
+            f"{asked} asks for several processes in every job of a sweep, and each would run the whole sweep again; "
+            "leave it out, and give each device a job of its own (hydra/launcher=joblib or submitit_slurm)"
+        )
 
 
 def _example(key: str) -> str:
@@ -145,11 +172,3 @@ def seconds(duration: str) -> float:
     if not match or float(match[1]) == 0:
         raise UserError(f"time_limit={duration} is no duration; write 90s, 9m or 1.5h")
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
-
-
-def from_composed(composed: DictConfig) -> Config:
-    """The plain dataclass of a composed configuration, checked."""
-    config = OmegaConf.to_object(composed)
-    assert isinstance(config, Config)
-    check(config)
-    return config

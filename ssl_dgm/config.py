@@ -18,6 +18,14 @@ class UserError(Exception):
     """One sentence for the person at the keyboard: the value and the remedy. Exit code 2."""
 
 
+class Stopped(Exception):
+    """Training ended early and cleanly; the sentence says where and why, and the same command resumes it."""
+
+    def __init__(self, sentence: str, by_signal: bool) -> None:
+        super().__init__(sentence)
+        self.by_signal = by_signal
+
+
 @dataclass
 class ModelConfig:
     """Which model, and its sizes."""
@@ -113,6 +121,17 @@ class TrainerConfig:
     checkpoint_every: int = 5  # epochs
     replicas: str = "auto"  # vmap, loop, or auto: loop on a CPU, vmap elsewhere
     progress: bool = True
+    devices: int = 1  # of one run: all seeds are trained together on one
+
+
+@dataclass
+class LoggerConfig:
+    """Where scalars and pictures go besides the run's own CSV."""
+
+    name: str = "csv"  # csv: only there; wandb; tensorboard
+    project: str = "ssl_dgm"
+    group: str | None = None  # null: the experiment's name
+    mode: str = "auto"  # wandb: online, offline, or auto: online when this machine has an account's key
 
 
 @dataclass
@@ -134,6 +153,7 @@ class Config(Stage):
     selection: str = "last"  # or best_validation
     baseline: str | None = "nn"  # reported beside the model on the same labels
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
     device: str = "auto"
     seeds_at_once: int = 10
     time_limit: str | None = None
@@ -145,7 +165,7 @@ class Config(Stage):
 # Settings that say where and how a run is carried out, not what it computes.
 NOT_IDENTITY = (
     "seeds", "baseline", "device", "seeds_at_once", "time_limit", "force", "runs", "csv", "trainer",
-    "split.file",
+    "logger", "split.file",
 )  # fmt: skip
 # Settings that a bare M1, which reads no label, and an estimator, which has no bound, do not use.
 UNUSED_BY_BARE_M1 = ("labels", "split_seed", "split", "features", "classify", "generative_samples", "m1_seed")

@@ -1,21 +1,24 @@
 """python -m ssl_dgm.train: trains what the settings name, and says what came out."""
 
+import contextlib
 import dataclasses
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hydra
-from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from ssl_dgm import checks
+from ssl_dgm import checks, records
+from ssl_dgm import compose as composing
 from ssl_dgm import config as schema
-from ssl_dgm.config import Config, ModelConfig, NetworkConfig, UserError
+from ssl_dgm.config import Config, ModelConfig, NetworkConfig, Stopped, UserError
 from ssl_dgm.data import sources
 
 if TYPE_CHECKING:
@@ -45,21 +48,8 @@ Runs are kept in runs/<model>-<data>-<labels>-<budget>-<hash>/; what is finished
 """
 
 
-def config_folder() -> str:
-    """conf/ inside the package of a wheel, else beside the package of a checkout."""
-    inside = Path(__file__).parent / "conf"
-    return str(inside if inside.is_dir() else Path(__file__).parent.parent / "conf")
-
-
-def choices() -> dict[str, list[str]]:
-    """Options of every group of conf/."""
-    found: dict[str, list[str]] = {}
-    for path in sorted(Path(config_folder()).glob("*/*.yaml")):
-        found.setdefault(path.parent.name, []).append(path.stem)
-    return found
-
-
-ConfigStore.instance().store(name="schema", node=Config)
+class JobFailed(Exception):
+    """A job of a sweep failed; the others are carried out all the same."""
 
 
 def say(line: str) -> None:
@@ -76,29 +66,75 @@ def baseline_of(config: Config) -> Config | None:
     )
 
 
-@hydra.main(config_path=config_folder(), config_name="config", version_base="1.3")
+@hydra.main(config_path=str(composing.config_folder()), config_name="config", version_base="1.3")
 def _main(composed: DictConfig) -> None:
+    about = HydraConfig.get()
+    if about.mode == RunMode.MULTIRUN:
+        return _job_of_a_sweep(composed, about.overrides.task)
     # An exit is no exception to Hydra, which would print a traceback for one.
     try:
-        sys.exit(_train(checks.from_composed(composed), HydraConfig.get().overrides.task))
+        sys.exit(_train(_config(composed), about.overrides.task))
     except UserError as error:
         sys.exit(_refuse(str(error)))
+    except Stopped as stopped:
+        say(str(stopped))
+        sys.exit(0)
+
+
+def _job_of_a_sweep(composed: DictConfig, overrides: list[str]) -> None:
+    """One job: what fails is told and kept in the run's folder, and the next job begins.
+
+    Raises:
+        JobFailed: at the job's end; Hydra raises it again when all jobs are through.
+        KeyboardInterrupt: when a signal ended the training, which ends the sweep.
+    """
+    words = " ".join(overrides)
+    say(f"\n--- {words or 'the defaults'}")
+    try:
+        config = _config(composed)
+        code, reason = _train(config, overrides), "a seed has no result"
+    except Stopped as stopped:
+        say(str(stopped))
+        if stopped.by_signal:
+            raise KeyboardInterrupt from stopped
+        return
+    except UserError as error:
+        code, reason = 2, str(error)
+        _keep_refusal(composed, reason)
+    except Exception as error:
+        code, reason = 1, f"{type(error).__name__}: {error}"
+        traceback.print_exc()
+    if code:
+        sentence = f"the job '{words}' failed: {reason}"
+        _refuse(sentence)
+        raise JobFailed(sentence)
+
+
+def _config(composed: DictConfig) -> Config:
+    config = composing.from_composed(composed)
+    if config.logger.group is None:
+        config.logger.group = HydraConfig.get().runtime.choices.get("experiment")
+    return config
+
+
+def _keep_refusal(composed: DictConfig, reason: str) -> None:
+    """Settings that were refused before their folder existed leave the reason there, for whoever looks for the job."""
+    with contextlib.suppress(UserError):
+        config = composing.from_composed(composed)
+        folder = Path(config.runs) / schema.key(config, sources.load(config.data.name).sha256)
+        if not (folder / "failed.json").exists():
+            records.fail(folder, reason)
 
 
 def _train(config: Config, overrides: list[str]) -> int:
     sources.check_available(config.data.name)
     from ssl_dgm.tables import collect
-    from ssl_dgm.training.fit import Stopped
     from ssl_dgm.training.run import run
 
     command = " ".join(["python -m ssl_dgm.train", *overrides])
-    try:
-        results = [run(config, say, command)]
-        if (beside := baseline_of(config)) is not None:
-            results.append(run(beside, lambda line: None, command))
-    except Stopped as stopped:
-        say(str(stopped))
-        return 0
+    results = [run(config, say, command)]
+    if (beside := baseline_of(config)) is not None:
+        results.append(run(beside, lambda line: None, command))
     main, *others = results
     csv = Path(config.csv or f"{config.runs}/rows.csv")
     shown = [result for result in (main.first, main, *others) if result is not None]
@@ -132,11 +168,19 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         checks.check_keys(sys.argv[1:])
+        if {"-m", "--multirun"} & set(sys.argv[1:]):
+            checks.check_sweep(sys.argv[1:], os.environ)
         _main()
     except UserError as error:
         sys.exit(_refuse(str(error)))
+    except JobFailed:
+        print("ssl_dgm: a job of the sweep failed, as told above; the others were carried out", file=sys.stderr)
+        sys.exit(1)
     except (HydraException, OmegaConfBaseException) as error:
-        sys.exit(_refuse(checks.explain(str(error.__cause__ or error), choices())))
+        sys.exit(_refuse(str(composing.explained(error))))
+    except KeyboardInterrupt:
+        print("ssl_dgm: interrupted; the same command continues", file=sys.stderr)
+        sys.exit(130)
 
 
 def _refuse(sentence: str) -> int:
@@ -145,4 +189,7 @@ def _refuse(sentence: str) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    # The launchers of sweeps send a job to other processes by its name, which __main__ would not have there.
+    from ssl_dgm import train
+
+    train.main()

@@ -3,31 +3,25 @@
 import dataclasses
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 
 from ssl_dgm import checks
 from ssl_dgm import config as schema
+from ssl_dgm.compose import choices, compose, config_folder
 from ssl_dgm.config import Config, UserError
-from ssl_dgm.train import baseline_of, choices, config_folder
+from ssl_dgm.train import baseline_of
 
-CONF = Path(config_folder())
+CONF = config_folder()
 MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
 BUDGETS = sorted(path.stem for path in (CONF / "budget").glob("*.yaml"))
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 
 
-def composed(*overrides: str) -> Config:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return checks.from_composed(compose("config", overrides=list(overrides)))
-
-
 @pytest.mark.parametrize("budget", BUDGETS)
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model_composes_with_every_budget(model: str, budget: str) -> None:
-    config = composed(f"model={model}", f"budget={budget}")
+    config = compose([f"model={model}", f"budget={budget}"])
     assert config.model.name == model
     assert config.budget.name == budget
     assert config.m1 is None or config.m1.budget.name == budget
@@ -36,14 +30,14 @@ def test_every_model_composes_with_every_budget(model: str, budget: str) -> None
 @pytest.mark.parametrize("group", ["data", "network", "objective", "optimizer", "trainer"])
 def test_every_option_of_every_group_composes_and_names_itself(group: str) -> None:
     for option in choices()[group]:
-        config = composed(f"{group}={option}")
+        config = compose([f"{group}={option}"])
         name = getattr(getattr(config, group), "name", option)
         assert group == "objective" or name == option
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_composes_and_opens_with_its_notebook(experiment: str) -> None:
-    composed(f"experiment={experiment}")
+    compose([f"experiment={experiment}"])
     head = (CONF / "experiment" / f"{experiment}.yaml").read_text().split("\n\n")[0]
     for word in ("Source:", "Command:", "Expected:", "Time:"):
         assert word in head, f"{experiment}.yaml does not say {word}"
@@ -51,21 +45,21 @@ def test_every_experiment_composes_and_opens_with_its_notebook(experiment: str) 
 
 
 def test_the_m1_of_a_stack_has_the_key_of_the_same_m1_run_alone() -> None:
-    stack = composed("model=m1m2", "labels=600", "m1_seed=3", "seeds=[0,1]", "budget=paper", "m1.network.hidden=[500]")
+    stack = compose(["model=m1m2", "labels=600", "m1_seed=3", "seeds=[0,1]", "budget=paper", "m1.network.hidden=[500]"])
     first = schema.first_stage(stack)
-    alone = composed("model=m1", "classifier=none", "seeds=[3]", "budget=paper", "network.hidden=[500]")
+    alone = compose(["model=m1", "classifier=none", "seeds=[3]", "budget=paper", "network.hidden=[500]"])
     assert first is not None
     assert first.seeds == [3]
     assert schema.key(first, "sha") == schema.key(alone, "sha")
-    with_classifier = schema.first_stage(composed("model=m1", "labels=100", "budget=paper", "network.hidden=[500]"))
+    with_classifier = schema.first_stage(compose(["model=m1", "labels=100", "budget=paper", "network.hidden=[500]"]))
     assert with_classifier is not None
     assert schema.key(with_classifier, "sha") == schema.key(alone, "sha")
 
 
 def test_the_network_beside_a_model_is_the_one_of_the_command_line() -> None:
-    beside = baseline_of(composed("model=m2", "labels=600", "budget=paper", "optimizer.lr=1", "seeds=[4]"))
+    beside = baseline_of(compose(["model=m2", "labels=600", "budget=paper", "optimizer.lr=1", "seeds=[4]"]))
     assert beside is not None
-    assert schema.key(beside, "sha") == schema.key(composed("model=nn", "labels=600"), "sha")
+    assert schema.key(beside, "sha") == schema.key(compose(["model=nn", "labels=600"]), "sha")
 
 
 SAME_RUN = [
@@ -82,27 +76,27 @@ OTHER_RUN = [
 @pytest.mark.parametrize("override", SAME_RUN)
 def test_settings_that_do_not_identify_a_run(override: str) -> None:
     base = ("budget=paper", "budget.precision='32'")
-    assert schema.key(composed(*base, override), "sha") == schema.key(composed(*base), "sha")
+    assert schema.key(compose([*base, override]), "sha") == schema.key(compose([*base]), "sha")
 
 
 @pytest.mark.parametrize("override", OTHER_RUN)
 def test_settings_that_identify_a_run(override: str) -> None:
     base = ("budget=paper", "budget.precision='32'")
-    assert schema.key(composed(*base, override), "sha") != schema.key(composed(*base), "sha")
+    assert schema.key(compose([*base, override]), "sha") != schema.key(compose([*base]), "sha")
 
 
 def test_other_data_are_another_run() -> None:
-    assert schema.key(composed(), "sha") != schema.key(composed(), "other")
+    assert schema.key(compose([]), "sha") != schema.key(compose([]), "other")
 
 
 def test_a_new_neutral_option_does_not_rename_old_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = schema.key(composed("labels=600"), "sha")
+    before = schema.key(compose(["labels=600"]), "sha")
 
     @dataclasses.dataclass
     class Later(Config):
         new_option: int = 0
 
-    values = {f.name: getattr(composed("labels=600"), f.name) for f in dataclasses.fields(Config)}
+    values = {f.name: getattr(compose(["labels=600"]), f.name) for f in dataclasses.fields(Config)}
     monkeypatch.setattr(schema, "Config", Later)
     assert schema.key(Later(**values), "sha") == before
     assert schema.key(Later(**values, new_option=1), "sha") != before
@@ -130,7 +124,7 @@ REFUSED: list[tuple[str, str]] = [
 @pytest.mark.parametrize(("override", "sentence"), REFUSED)
 def test_bad_values_are_refused_with_a_sentence(override: str, sentence: str) -> None:
     with pytest.raises(UserError) as refused:
-        composed(override)
+        compose([override])
     assert sentence in str(refused.value)
     assert "\n" not in str(refused.value)
 

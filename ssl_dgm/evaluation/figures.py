@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssl_dgm.evaluation.curves import read_curves
 from ssl_dgm.files import write_atomic
 from ssl_dgm.models.base import DeepGenerativeModel
 from ssl_dgm.probability import bounds
 from ssl_dgm.probability.generation import generate
 from ssl_dgm.probability.randomness import Streams
+from ssl_dgm.records import read_curves
 
 STYLES = 8  # rows of a class-conditional grid, draws of the latents that all classes share
 

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ssl_dgm.evaluation.curves import read_curves
 from ssl_dgm.files import write_atomic
 from ssl_dgm.models.base import DeepGenerativeModel
+from ssl_dgm.records import read_curves
+from ssl_dgm.training.loggers import Log
 
 
 class Curves(pl.Callback):
@@ -30,8 +31,9 @@ class Curves(pl.Callback):
     `lost` says why.
     """
 
-    def __init__(self, path: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, say: Callable[[str], None], log: Log) -> None:
         self.path, self.say = path, say
+        self.elsewhere = log  # not self.log, which Lightning sets
         self.lost: dict[int, str] = {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -78,6 +80,7 @@ class Curves(pl.Callback):
         with open(self.path, "a") as file:
             file.write(_csv(rows, list(rows[0]), header=not self.columns))
         self.columns = list(rows[0])
+        self.elsewhere.epoch(rows)
         if len(self.lost) == len(pl_module.seeds):
             trainer.should_stop = True
 

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 
-from ssl_dgm.config import Config, UserError
+from ssl_dgm.config import Config, Stopped, UserError
 from ssl_dgm.data.datamodule import SeededDataModule
 from ssl_dgm.models.base import DeepGenerativeModel
 from ssl_dgm.training.callbacks import Best, Curves, Progress, Stop
 from ssl_dgm.training.checkpoints import Checkpoint, newest_whole
+from ssl_dgm.training.loggers import Log
 
 logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
@@ -31,10 +32,6 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-
-
-class Stopped(Exception):
-    """Training ended early and cleanly; the sentence says where and why, and the same command resumes it."""
 
 
 def find_device(name: str) -> torch.device:
@@ -62,6 +59,7 @@ def fit(
     device: torch.device,
     deadline: float | None,
     say: Callable[[str], None],
+    log: Log,
 ) -> dict[int, str]:
     """Trains `model` in place to the end of its budget, and returns why seeds were lost, by seed.
 
@@ -75,7 +73,7 @@ def fit(
         Stopped: at the deadline or after a signal, with a checkpoint.
     """
     keep_freed_memory()
-    curves, stop, best = Curves(folder / "metrics.csv", say), Stop(deadline), Best()
+    curves, stop, best = Curves(folder / "metrics.csv", say, log), Stop(deadline), Best()
     folder.mkdir(parents=True, exist_ok=True)
     resumed = newest_whole(folder, say)
     if resumed is not None:
@@ -103,7 +101,8 @@ def fit(
         trainer.fit(model, data, ckpt_path=resumed, weights_only=True)
     if trainer.current_epoch < config.budget.epochs and len(curves.lost) < len(model.seeds):
         where = f"after epoch {trainer.current_epoch} of {config.budget.epochs}"
-        raise Stopped(f"stopped {config.model.name} {where} ({stop.reason}); the same command continues it")
+        sentence = f"stopped {config.model.name} {where} ({stop.reason}); the same command continues it"
+        raise Stopped(sentence, by_signal=stop.reason.startswith("SIG"))
     if config.selection == "best_validation":
         model.load_state_dict(best.parameters, strict=False)
     model.to(device)

@@ -8,15 +8,16 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
+from ssl_dgm import records
 from ssl_dgm.config import Config, UserError
 from ssl_dgm.data.datamodule import SeededDataModule
 from ssl_dgm.data.inputs import Inputs, Pixels
 from ssl_dgm.evaluation import figures, scores
-from ssl_dgm.evaluation.curves import read_curves
 from ssl_dgm.files import sha256_of, write_atomic
 from ssl_dgm.models.base import DeepGenerativeModel
 from ssl_dgm.probability.replicas import one_seed
-from ssl_dgm.training import checkpoints, records
+from ssl_dgm.records import read_curves
+from ssl_dgm.training import checkpoints
 from ssl_dgm.training.fit import fit
 from ssl_dgm.training.jobs import FirstStage, Job, Result, create, inputs, save
 
@@ -32,7 +33,7 @@ def train(job: Job, seeds: list[int]) -> dict[int, str]:
         train, torch.from_numpy(source.train_y), source.num_classes, group_splits, source.num_train, seeds,
         config.budget, job.device,
     )  # fmt: skip
-    lost = fit(config, model, data, group, job.device, job.deadline, job.say)
+    lost = fit(config, model, data, group, job.device, job.deadline, job.say, job.log)
     metrics = _metrics(job, model, train, test)
     epochs = read_curves(group / "metrics.csv")
     facts = {

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from ssl_dgm import config as schema
-from ssl_dgm import models
+from ssl_dgm import models, records
 from ssl_dgm.config import Config
 from ssl_dgm.data import sources, splits
 from ssl_dgm.data.inputs import Inputs, Pixels, Posteriors
 from ssl_dgm.models.base import DeepGenerativeModel
-from ssl_dgm.training import records
+from ssl_dgm.training.loggers import Log
 
 Say = Callable[[str], None]
 
@@ -54,6 +54,7 @@ class Job:
     key: str
     folder: Path
     first: "FirstStage | None" = None
+    log: Log = field(default_factory=Log)
     # Asked at the start: the checkout may have moved on by the end.
     git_commit: str = field(default_factory=records.git_commit)
 
@@ -124,6 +125,7 @@ def save(job: Job, seed: int, metrics: dict[str, float], facts: dict[str, Any]) 
         **facts,
     }
     records.save(job.folder, records.new(config, job.key, seed, metrics, **facts))
+    job.log.result(seed, metrics)
 
 
 def _device_name(device: torch.device) -> str:

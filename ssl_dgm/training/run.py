@@ -1,16 +1,19 @@
 """A configuration to records: what is missing is trained, what is finished is read."""
 
+import contextlib
 import dataclasses
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
 from ssl_dgm import config as schema
+from ssl_dgm import records
 from ssl_dgm.checks import seconds
-from ssl_dgm.config import Config, UserError
+from ssl_dgm.config import Config, Stopped, UserError
 from ssl_dgm.data import sources, splits
 from ssl_dgm.evaluation import figures
 from ssl_dgm.files import locked
-from ssl_dgm.training import generative, records, supervised
+from ssl_dgm.training import generative, loggers, supervised
 from ssl_dgm.training.fit import deadline_of, find_device
 from ssl_dgm.training.jobs import Job, Result, Say, outline
 
@@ -37,6 +40,7 @@ def run(config: Config, say: Say, command: str = "", deadline: float | None = No
         published = dataclasses.replace(config.split, sha256=drawn[config.seeds[0]].sha256)
         config = dataclasses.replace(config, split=published)
     device = find_device(config.device)
+    loggers.check(config)
     key = schema.key(config, source.sha256)
     factorisation = "" if schema.is_estimator(config) else str(outline(config, seen))
     folder = records.open_folder(config, key, source.sha256, factorisation, command)
@@ -44,13 +48,31 @@ def run(config: Config, say: Say, command: str = "", deadline: float | None = No
     if factorisation:
         say(factorisation)
     result = Result(config, folder)
+    try:
+        _carry_out(job, result, command)
+    except Stopped:
+        raise
+    except Exception as error:
+        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        with contextlib.suppress(UserError):  # a full disk, say, of which `error` tells
+            records.fail(folder, f"{kind}{error}".splitlines()[0], traceback.format_exc())
+        raise
+    if result.lost:
+        records.fail(folder, "; ".join(f"seed {seed}: {reason}" for seed, reason in result.lost.items()))
+    return result
+
+
+def _carry_out(job: Job, result: Result, command: str) -> None:
+    """Trains the seeds that have no record, and reads the records of all, into `result`."""
+    config, folder, say = job.config, job.folder, job.say
     if (first := schema.first_stage(config)) is not None:
         say(f"first stage: {first.model.name}, seed {config.m1_seed}")
-        result.first = run(first, lambda line: say(f"  {line}"), command, deadline)
+        result.first = run(first, lambda line: say(f"  {line}"), command, job.deadline)
         if config.m1_seed in result.first.lost:
             result.lost = dict.fromkeys(config.seeds, f"its M1 is lost: {result.first.lost[config.m1_seed]}")
-            return result
+            return
     with locked(folder / ".lock", folder.name, say):
+        (folder / "failed.json").unlink(missing_ok=True)
         done = [seed for seed in config.seeds if records.load(folder, seed, say)]
         if config.force:
             # Only what is finished is thrown away, so that a forced run that was interrupted is continued.
@@ -58,19 +80,21 @@ def run(config: Config, say: Say, command: str = "", deadline: float | None = No
             done = []
         missing = [seed for seed in config.seeds if seed not in done]
         if done:
-            say(f"finished before: {'seed' if len(done) == 1 else 'seeds'} {', '.join(map(str, done))} of {key}")
+            say(f"finished before: {'seed' if len(done) == 1 else 'seeds'} {', '.join(map(str, done))} of {job.key}")
         if missing and result.first is not None:
             job.first = generative.open_first_stage(job, result.first)
         for group in _chunks(missing, config.seeds_at_once):
-            if schema.is_estimator(config) or (job.first is not None and config.model.name == "m1"):
-                supervised.fit(job, group)
-            else:
-                result.lost |= generative.train(job, group)
+            with loggers.opened(config, job.key, folder, group) as job.log:
+                if schema.is_estimator(config) or (job.first is not None and config.model.name == "m1"):
+                    supervised.fit(job, group)
+                else:
+                    result.lost |= generative.train(job, group)
+                figures.curves(folder)
+                for picture in result.pictures:
+                    job.log.picture(picture)
         for seed in config.seeds:
             if record := records.load(folder, seed, say):
                 result.records[seed] = record
-        figures.curves(folder)
-    return result
 
 
 def _splits(config: Config, source: sources.Source) -> dict[int, splits.Split]:

@@ -6,19 +6,24 @@ runs/<key>/seed-<n>/result.json      the record: metrics, versions, checksums
 runs/<key>/seed-<n>/split.json       the manifest of the labelled rows
 runs/<key>/seed-<n>/weights.safetensors
 runs/<key>/group-<seeds>/            curves, and checkpoints while seeds are being trained together
+runs/<key>/failed.json               why the last attempt failed, with its traceback; gone once one succeeds
 """
 
+import csv
 import dataclasses
 import subprocess
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from ssl_dgm import config as schema
 from ssl_dgm.config import Config, UserError
-from ssl_dgm.files import DamagedFile, read_json, write_atomic, write_json
+from ssl_dgm.files import DamagedFile, is_locked, read_json, write_atomic, write_json
 
 VERSION = 2
 ABOUT = """# {key}
@@ -57,6 +62,21 @@ def open_folder(config: Config, key: str, data_sha256: str, factorisation: str, 
     return folder
 
 
+def settings(folder: Path) -> Config:
+    """The configuration that a run's folder keeps.
+
+    Raises:
+        UserError: when there is none, or it is damaged.
+    """
+    try:
+        kept = read_json(folder / "config.json")["settings"]
+    except (OSError, DamagedFile, KeyError) as error:
+        raise UserError(f"{folder} holds no readable config.json; run its command again to restore it") from error
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), kept))
+    assert isinstance(config, Config)
+    return config
+
+
 def load(folder: Path, seed: int, say: Callable[[str], None]) -> dict[str, Any] | None:
     """The record of a finished seed; None, with a word, when it is damaged, and it will be made again."""
     path = folder / f"seed-{seed}" / "result.json"
@@ -79,6 +99,60 @@ def forget(folder: Path, seeds: Iterable[int]) -> None:
     """Removes the records of seeds, which are then run again."""
     for seed in seeds:
         (folder / f"seed-{seed}" / "result.json").unlink(missing_ok=True)
+
+
+def fail(folder: Path, reason: str, traceback: str = "") -> None:
+    """Keeps why an attempt at this run failed, for `failure`."""
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    write_json(folder / "failed.json", {"reason": reason, "traceback": traceback.splitlines(), "when": when})
+
+
+def failure(folder: Path) -> str | None:
+    """Why the last attempt failed; None when it did not."""
+    try:
+        return read_json(folder / "failed.json")["reason"]
+    except FileNotFoundError:
+        return None
+    except DamagedFile as error:
+        return str(error)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: seeds with a record, and the epochs of the group that is not finished."""
+
+    finished: tuple[int, ...]
+    running: bool
+    epoch: int  # of the unfinished group; 0 when there is none
+    epochs: int
+    seconds_per_epoch: float | None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Of the group that is being trained; None when that cannot be told yet."""
+        return None if self.seconds_per_epoch is None else self.seconds_per_epoch * (self.epochs - self.epoch)
+
+
+def progress(folder: Path, seeds: Sequence[int], epochs: int, say: Callable[[str], None]) -> Progress:
+    """How far these seeds of a run are, from what its folder holds."""
+    finished = tuple(seed for seed in seeds if load(folder, seed, say))
+    curves = []
+    for group in folder.glob("group-*"):
+        members = [int(seed) for seed in group.name.split("-")[1:]]
+        if members[0] in seeds and members[0] not in finished:
+            curves = [row for row in read_curves(group / "metrics.csv") if row["seed"] == members[0]]
+    seconds = sum(row["seconds"] for row in curves[-10:]) / len(curves[-10:]) if curves else None
+    return Progress(finished, is_locked(folder / ".lock"), curves[-1]["epoch"] if curves else 0, epochs, seconds)
+
+
+def read_curves(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics.csv with numbers as numbers, '' where an epoch had no validation, torn lines left out."""
+    if not path.exists():
+        return []
+    with open(path, newline="") as file:
+        rows = [row for row in csv.DictReader(file) if None not in row.values() and None not in row]
+    integers = ("epoch", "seed")
+    return [{n: v if v == "" else int(v) if n in integers else float(v) for n, v in row.items()} for row in rows]
 
 
 def new(config: Config, key: str, seed: int, metrics: Mapping[str, float], **facts: Any) -> dict[str, Any]:

@@ -1,0 +1,144 @@
+"""Where scalars and pictures go besides the run's own files: Weights & Biases, TensorBoard, or nowhere.
+
+Every seed is a run of its own there, all under the names that metrics.csv and result.json have: train/bound_unlabelled,
+validation/error, test/error.
+"""
+
+import contextlib
+import dataclasses
+import importlib.util
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ssl_dgm.config import Config, UserError
+
+
+class Log:
+    """A log that keeps nothing: metrics.csv and result.json are written anyway."""
+
+    def epoch(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Takes the rows of metrics.csv of one epoch, one per seed."""
+
+    def result(self, seed: int, metrics: Mapping[str, float]) -> None:
+        """Takes the final metrics of a seed."""
+
+    def picture(self, path: Path) -> None:
+        """Takes a picture of the run."""
+
+    def close(self, failed: bool) -> None:
+        """Ends the log."""
+
+
+def check(config: Config) -> None:
+    """Refuses a logger that cannot work here, before anything is written.
+
+    Raises:
+        UserError: when its package is missing, or wandb is to be online without an account.
+    """
+    name = config.logger.name
+    if name != "csv" and importlib.util.find_spec(name) is None:
+        raise UserError(f"logger={name} needs the package {name}; install it with pip install {name}")
+    if name == "wandb" and config.logger.mode == "online" and not _has_account():
+        raise UserError("logger.mode=online needs an account's key; run 'wandb login', or use logger.mode=offline")
+
+
+@contextlib.contextmanager
+def opened(config: Config, key: str, folder: Path, seeds: Sequence[int]) -> Iterator[Log]:
+    """The log that `config.logger` names, for these seeds, closed whatever happens."""
+    log = {"csv": Log, "wandb": WandbLog, "tensorboard": TensorBoardLog}[config.logger.name]
+    one = log() if log is Log else log(config, key, folder, seeds)
+    failed = True
+    try:
+        yield one
+        failed = False
+    finally:
+        one.close(failed)
+
+
+class WandbLog(Log):
+    """A Weights & Biases run per seed, resumed under the same id."""
+
+    def __init__(self, config: Config, key: str, folder: Path, seeds: Sequence[int]) -> None:
+        self.mode = config.logger.mode
+        if self.mode == "auto":
+            self.mode = os.environ.get("WANDB_MODE") or ("online" if _has_account() else "offline")
+        import wandb
+
+        self.image = wandb.Image
+        self.runs: dict[int, Any] = {}
+        for seed in seeds:
+            self.runs[seed] = wandb.init(
+                project=config.logger.project,
+                group=config.logger.group or key,
+                name=f"{key}-seed-{seed}",
+                id=f"{key}-seed-{seed}",
+                resume="allow" if self.mode == "online" else None,
+                mode=self.mode,  # type: ignore[arg-type]
+                dir=str(folder),
+                config={**dataclasses.asdict(config), "seed": seed},
+                reinit="create_new",
+                settings=wandb.Settings(silent=True),
+            )
+
+    def epoch(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        for row in rows:
+            self.runs[row["seed"]].log(_scalars(row), step=row["epoch"])
+
+    def result(self, seed: int, metrics: Mapping[str, float]) -> None:
+        self.runs[seed].summary.update(dict(metrics))
+
+    def picture(self, path: Path) -> None:
+        for run in self.runs.values():
+            run.log({path.stem: self.image(str(path))})
+
+    def close(self, failed: bool) -> None:
+        for run in self.runs.values():
+            run.finish(exit_code=int(failed))
+
+
+class TensorBoardLog(Log):
+    """TensorBoard events per seed; epochs that a resumed run trains again are written again, with equal values."""
+
+    def __init__(self, config: Config, key: str, folder: Path, seeds: Sequence[int]) -> None:
+        from torch.utils.tensorboard.writer import SummaryWriter
+
+        self.last = 0
+        self.writers: dict[int, Any] = {}
+        for seed in seeds:
+            self.writers[seed] = SummaryWriter(str(folder / "tensorboard" / f"seed-{seed}"))
+
+    def epoch(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        for row in rows:
+            self.last = row["epoch"]
+            for name, value in _scalars(row).items():
+                self.writers[row["seed"]].add_scalar(name, value, row["epoch"])
+
+    def result(self, seed: int, metrics: Mapping[str, float]) -> None:
+        for name, value in metrics.items():
+            self.writers[seed].add_scalar(name, value, self.last)
+
+    def picture(self, path: Path) -> None:
+        import matplotlib.image as images
+
+        for writer in self.writers.values():
+            writer.add_image(path.stem, images.imread(path)[..., :3], self.last, dataformats="HWC")
+
+    def close(self, failed: bool) -> None:
+        for writer in self.writers.values():
+            writer.close()
+
+
+def _scalars(row: Mapping[str, Any]) -> dict[str, float]:
+    numbers = {name: value for name, value in row.items() if name not in ("epoch", "seed") and value != ""}
+    return {name: value for name, value in numbers.items() if math.isfinite(value)}
+
+
+def _has_account() -> bool:
+    """Whether this machine has a key of Weights & Biases: in the environment, or stored by 'wandb login'."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    return netrc.is_file() and "wandb" in netrc.read_text(errors="replace")
