@@ -107,6 +107,11 @@ def fail(folder: Path, reason: str, traceback: str = "") -> None:
     write_json(folder / "failed.json", {"reason": reason, "traceback": traceback.splitlines(), "when": when})
 
 
+def clear_failure(folder: Path) -> None:
+    """Forgets the last failure, since a new attempt begins."""
+    (folder / "failed.json").unlink(missing_ok=True)
+
+
 def failure(folder: Path) -> str | None:
     """Why the last attempt failed; None when it did not."""
     try:

@@ -34,6 +34,12 @@ def rows(record: Mapping[str, Any], table: str = "", row: str = "", column: str 
     return made
 
 
+def placed(row: Row, table: str, name: str, column: str) -> Row:
+    """A row of the same run as one of a table's cell."""
+    moved = row | {"table": table, "row": name, "column": column}
+    return moved | {"checksum": _checksum(moved)}
+
+
 def append(path: Path, new: Iterable[Row], say: Callable[[str], None]) -> None:
     """Adds rows to a CSV, replacing those of the same run, or cell, and seed and metric; others keep their place.
 
@@ -45,6 +51,10 @@ def append(path: Path, new: Iterable[Row], say: Callable[[str], None]) -> None:
             aside = path.with_name(f"{path.name}.damaged-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}")
             write_atomic(aside, path.read_bytes())
             say(f"{path} has {_lines(damaged)}; kept as {aside.name}, and left out of {path.name}")
+        new = list(new)
+        # A cell of a table has one configuration: no row of an edited one stays beside those of the new.
+        settings = {_cell(row): row["config_hash"] for row in new if row["table"]}
+        found = [row for row in found if settings.get(_cell(row), row["config_hash"]) == row["config_hash"]]
         table = {_identity(row): row for row in found} | {_identity(row): row for row in new}
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
@@ -62,10 +72,12 @@ def read(path: Path, say: Callable[[str], None]) -> list[Row]:
     return found
 
 
+def _cell(row: Row) -> tuple[str, ...]:
+    return (row["table"], row["row"], row["column"])
+
+
 def _identity(row: Row) -> tuple[str, ...]:
-    # A cell of a table has one configuration: rows of an edited one take the place of the old.
-    run = (row["table"], row["row"], row["column"]) if row["table"] else (row["config_hash"],)
-    return (*run, row["seed"], row["metric"])
+    return (*_cell(row), row["config_hash"], row["seed"], row["metric"])
 
 
 def _parse(path: Path) -> tuple[list[Row], list[int]]:

@@ -1,18 +1,105 @@
-"""Tables as text."""
+"""Tables as text: a run's closing table, and a grid as Markdown, LaTeX (booktabs) and HTML."""
 
+import html
 import statistics
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
+from jinja2 import Environment
 from tabulate import tabulate
 
+if TYPE_CHECKING:
+    from ssl_dgm.tables.grid import Grid
 
-def mean_and_spread(values: Sequence[float], scale: float = 1.0, digits: int = 2) -> str:
-    """'3.33 ± 0.14 (n = 10)': mean and standard deviation over seeds (ddof = 1)."""
+TEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+        "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+        "|": r"\textbar{}", "±": r"$\pm$", "−": r"$-$", "×": r"$\times$",
+    }
+)  # fmt: skip
+TEX_PAGE = r"""% Needs \usepackage{booktabs}.
+\begin{table}
+\centering
+\caption{<< grid.title | tex >>. << grid.caption | join(" ") | tex >>}
+\label{tab:<< grid.name >>}
+\begin{tabular}{l<< "r" * (grid.header | length - 1) >>}
+\toprule
+<< grid.header | map("tex") | join(" & ") >> \\
+\midrule
+<% for line in grid.lines -%>
+<% if line.kind == "section" -%>
+\midrule
+\multicolumn{<< grid.header | length >>}{l}{\textit{<< line.label | tex >>}} \\
+<% else -%>
+<< "\\quad\\small " if line.kind == "detail" >><< line.label | tex >>
+<%- for text in line.texts %> & << "\\small " if line.kind == "detail" and text >><< text | tex >><% endfor %> \\
+<% endif -%>
+<% endfor -%>
+\bottomrule
+\end{tabular}
+<% if grid.notes -%>
+\par\medskip
+\begin{minipage}{\linewidth}\footnotesize
+<% for note in grid.notes -%>
+{[}<< loop.index >>{]} << note | tex >>\par
+<% endfor -%>
+\end{minipage}
+<% endif -%>
+\end{table}
+"""
+HTML_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title><< grid.title | html >></title>
+<style>
+body { font: 16px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 68rem; padding: 0 1rem; color: #1a1a1a }
+table { border-collapse: collapse; border-top: 2px solid; border-bottom: 2px solid; width: 100% }
+th, td { padding: .15rem .7rem; text-align: right; font-variant-numeric: tabular-nums }
+th:first-child, td:first-child { text-align: left }
+thead th { border-bottom: 1px solid }
+tbody th { font-weight: normal }
+tr.row > * { padding-top: .5rem }
+tr.detail > * { color: #555; font-size: .85rem }
+tr.detail th { padding-left: 2rem }
+tr.section th { border-top: 1px solid #999; padding-top: .6rem; font-style: italic }
+caption { text-align: left; padding-bottom: .8rem }
+ol { color: #555; font-size: .9rem; padding-left: 1.4rem }
+</style>
+<table>
+<caption><b><< grid.title | html >></b><br><< grid.caption | join(" ") | html >></caption>
+<thead><tr><% for text in grid.header %><th scope="col"><< text | html >></th><% endfor %></tr></thead>
+<tbody>
+<% for line in grid.lines -%>
+<% if line.kind == "section" -%>
+<tr class="section"><th colspan="<< grid.header | length >>"><< line.label | html >></th></tr>
+<% else -%>
+<tr class="<< line.kind >>"><th scope="row"><< line.label | html >></th>
+<%- for text in line.texts %><td><< text | html >></td><% endfor %></tr>
+<% endif -%>
+<% endfor -%>
+</tbody>
+</table>
+<% if grid.notes -%>
+<ol>
+<% for note in grid.notes -%>
+<li><< note | html >></li>
+<% endfor -%>
+</ol>
+<% endif -%>
+</html>
+"""
+
+
+def mean_and_spread(values: Sequence[float], scale: float = 1.0, digits: int = 2, of: int | None = None) -> str:
+    """'3.33 ± 0.14 (n = 10)': mean and standard deviation over seeds (ddof = 1); 'n = 7 of 10' where some lack."""
     if not values:
         return "-"
     scaled = [scale * value for value in values]
     spread = f" ± {statistics.stdev(scaled):.{digits}f}" if len(scaled) > 1 else ""
-    return f"{statistics.fmean(scaled):.{digits}f}{spread} (n = {len(scaled)})"
+    n = f"{len(scaled)} of {of}" if of else len(scaled)
+    return f"{statistics.fmean(scaled):.{digits}f}{spread} (n = {n})".replace("-", "−")
 
 
 def closing_table(lines: Iterable[tuple[str, str, Sequence[float]]]) -> str:
@@ -25,3 +112,34 @@ def closing_table(lines: Iterable[tuple[str, str, Sequence[float]]]) -> str:
         )
         cells.append((model, name, mean_and_spread(values, 100 if is_error else 1)))
     return tabulate(cells, headers=("model", "metric", "mean ± sd over seeds"), tablefmt="simple")
+
+
+def to_markdown(grid: "Grid") -> str:
+    """A pipe table with its caption above and its notes below."""
+    cells = []
+    for line in grid.lines:
+        label = {"row": f"**{line.label}**", "section": f"*{line.label}*", "detail": f"· {line.label}"}[line.kind]
+        cells.append([label.replace("|", "\\|"), *(text.replace("|", "\\|") for text in line.texts)])
+    align = ("left", *("right" for _ in grid.header[1:]))
+    body = tabulate(cells, headers=grid.header, tablefmt="pipe", disable_numparse=True, colalign=align)
+    notes = "".join(f"\n[{k}] {note}\n" for k, note in enumerate(grid.notes, start=1))
+    return f"**{grid.title}.** {' '.join(grid.caption)}\n\n{body}\n{notes}"
+
+
+def to_latex(grid: "Grid") -> str:
+    """A table environment for booktabs."""
+    return _render(TEX_PAGE, grid)
+
+
+def to_html(grid: "Grid") -> str:
+    """A page of its own."""
+    return _render(HTML_PAGE, grid)
+
+
+def _render(page: str, grid: "Grid") -> str:
+    environment = Environment(
+        block_start_string="<%", block_end_string="%>", variable_start_string="<<", variable_end_string=">>",
+        comment_start_string="<#", comment_end_string="#>",
+    )  # fmt: skip
+    environment.filters |= {"tex": lambda text: text.translate(TEX), "html": html.escape}
+    return environment.from_string(page).render(grid=grid).rstrip() + "\n"

@@ -72,7 +72,7 @@ def _carry_out(job: Job, result: Result, command: str) -> None:
             result.lost = dict.fromkeys(config.seeds, f"its M1 is lost: {result.first.lost[config.m1_seed]}")
             return
     with locked(folder / ".lock", folder.name, say):
-        (folder / "failed.json").unlink(missing_ok=True)
+        records.clear_failure(folder)
         done = [seed for seed in config.seeds if records.load(folder, seed, say)]
         if config.force:
             # Only what is finished is thrown away, so that a forced run that was interrupted is continued.

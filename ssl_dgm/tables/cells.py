@@ -1,0 +1,182 @@
+"""The cells of a table: which run each one is, and how far that run has come."""
+
+import dataclasses
+import itertools
+import statistics
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from tabulate import tabulate
+
+from ssl_dgm import config as schema
+from ssl_dgm import records
+from ssl_dgm.compose import compose
+from ssl_dgm.config import Config, UserError
+from ssl_dgm.data import sources
+from ssl_dgm.files import is_locked
+from ssl_dgm.tables import collect
+from ssl_dgm.tables.collect import Row
+from ssl_dgm.tables.spec import Table
+
+Say = Callable[[str], None]
+STATES = ("done", "running", "failed", "partial", "stale", "missing")
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """A row and a column at a budget."""
+
+    row: str
+    column: str
+    words: tuple[str, ...]  # of the command line, without seeds
+    config: Config
+    key: str
+    first_key: str | None  # of the M1 that it builds on
+
+    @property
+    def name(self) -> str:
+        """As messages and --only have it."""
+        return f"{self.row}@{self.column}"
+
+    @property
+    def config_hash(self) -> str:
+        """As in the CSV."""
+        return self.key.rpartition("-")[2]
+
+    @property
+    def folder(self) -> Path:
+        """Of its run."""
+        return Path(self.config.runs) / self.key
+
+    @property
+    def first_folder(self) -> Path | None:
+        """Of the run of its M1."""
+        return None if self.first_key is None else Path(self.config.runs) / self.first_key
+
+    def command(self, seeds: Sequence[int]) -> list[str]:
+        """The words after `python -m ssl_dgm.train` that make these seeds."""
+        return [*self.words, f"seeds=[{','.join(map(str, seeds))}]"]
+
+
+@dataclass(frozen=True)
+class State:
+    """How far a cell is."""
+
+    name: str  # done, running, failed, partial, stale or missing
+    rows: list[Row] = field(default_factory=list)  # of its finished seeds
+    missing: list[int] = field(default_factory=list)
+    note: str = ""
+    seconds_left: float | None = None  # None: not known
+    seconds_whole: float | None = None  # all epochs at the speed of the last ones
+
+    @cached_property
+    def seconds(self) -> float:
+        """What its finished seeds took: a group of seeds is trained together, estimators one after the other."""
+        spent = {row["seed"]: (float(row["train_seconds"] or 0), row["updates"]) for row in self.rows}
+        together = [seconds for seconds, updates in spent.values() if updates not in ("", "0")]
+        return max(together, default=0.0) + sum(s for s, updates in spent.values() if updates in ("", "0"))
+
+
+def cells(table: Table, budget: str, runs: str) -> list[Cell]:
+    """The cells of a table in reading order.
+
+    Raises:
+        UserError: for an override that does not compose, with the cell's name.
+    """
+    if budget not in table.seeds:
+        raise UserError(f"budget={budget} has no seeds in {table.name}; there are {', '.join(table.seeds)}")
+    seeds = f"seeds=[{','.join(map(str, table.seeds[budget]))}]"
+    made = []
+    for row, column in itertools.product(table.rows, table.columns):
+        words = (*table.base, *table.rows[row].overrides, *table.columns[column].overrides, f"budget={budget}")
+        try:
+            config = compose([*words, seeds, f"runs={runs}"])
+            sha256 = sources.digest_of(config.data.name)
+        except UserError as error:
+            raise UserError(f"cell {row}@{column} of {table.name}: {error}") from error
+        first = schema.first_stage(config)
+        first_key = None if first is None else schema.key(first, sha256)
+        made.append(Cell(row, column, words, config, schema.key(config, sha256), first_key))
+    return made
+
+
+def look(table: Table, cell: Cell, known: Sequence[Row], say: Say) -> State:
+    """How far a cell is, from the rows of the table's CSV and from its run's folder.
+
+    Args:
+        known: whole rows of the CSV; those of another configuration count as stale.
+    """
+    seeds = cell.config.seeds
+    here = [row for row in known if (row["row"], row["column"]) == (cell.row, cell.column)]
+    rows = [row for row in here if row["config_hash"] == cell.config_hash and int(row["seed"]) in seeds]
+    listed = {int(row["seed"]) for row in rows if row["metric"] == table.metric}
+    rows = [row for row in rows if int(row["seed"]) in listed]
+    for seed in seeds:
+        record = None if seed in listed else records.load(cell.folder, seed, say)
+        if record and table.metric in record["metrics"]:
+            rows += collect.rows(record, table.name, cell.row, cell.column)
+            listed.add(seed)
+    missing = [seed for seed in seeds if seed not in listed]
+    if not missing:
+        return State("done", rows, seconds_left=0.0)
+    progress = records.progress(cell.folder, missing, cell.config.budget.epochs, say)
+    whole = None if progress.seconds_per_epoch is None else progress.seconds_per_epoch * progress.epochs
+    note = f"epoch {progress.epoch} of {progress.epochs}" if progress.epoch else ""
+    left = progress.seconds_left
+    running = progress.running
+    first, first_config = cell.first_folder, schema.first_stage(cell.config)
+    if not running and first is not None and first_config is not None and is_locked(first / ".lock"):
+        before = records.progress(first, first_config.seeds, first_config.budget.epochs, say)
+        running, note, left = True, f"its M1 is at epoch {before.epoch} of {before.epochs}", None
+    if running:
+        return State("running", rows, missing, note, left, whole)
+    if reason := records.failure(cell.folder):
+        return State("failed", rows, missing, reason)
+    if rows:
+        return State("partial", rows, missing, note or f"{len(listed)} of {len(seeds)} seeds", left)
+    if here and not progress.epoch:
+        return State("stale", [], missing, "its rows are of other settings")
+    return State("missing", [], missing, note, left)
+
+
+def with_estimates(cells: Sequence[Cell], states: Sequence[State]) -> list[State]:
+    """The states with a time left for those that have none: what the other cells of the row take, on average."""
+    takes: dict[str, list[float]] = {}
+    for cell, state in zip(cells, states):
+        if seconds := state.seconds_whole or (state.seconds if state.name == "done" else None):
+            takes.setdefault(cell.row, []).append(seconds)
+    return [
+        dataclasses.replace(state, seconds_left=statistics.fmean(takes[cell.row]))
+        if state.seconds_left is None and cell.row in takes
+        else state
+        for cell, state in zip(cells, states)
+    ]
+
+
+def status(cells: Sequence[Cell], states: Sequence[State]) -> str:
+    """The cells with their states and the time left, as text for the screen."""
+    states = with_estimates(cells, states)
+    lines = []
+    for cell, state in zip(cells, states):
+        seeds = f"{len(cell.config.seeds) - len(state.missing)} of {len(cell.config.seeds)}"
+        left = "" if state.name == "done" else "?" if state.seconds_left is None else duration(state.seconds_left)
+        lines.append((cell.name, state.name, seeds, left, state.note, cell.key))
+    counts = Counter(state.name for state in states)
+    unfinished = [state for state in states if state.name != "done"]
+    known = [state.seconds_left for state in unfinished if state.seconds_left is not None]
+    total = ", ".join(f"{counts[name]} {name}" for name in STATES if counts[name])
+    if known:
+        total += f"; about {duration(sum(known))} of training left in {len(known)} of {len(unfinished)} cells"
+    table = tabulate(lines, headers=("cell", "state", "seeds", "left", "", "run"), disable_numparse=True)
+    return f"{table}\n\n{len(cells)} cells: {total}"
+
+
+def duration(seconds: float) -> str:
+    """'45 s', '12 min', '3 h 20 min'."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

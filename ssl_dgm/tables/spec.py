@@ -1,0 +1,152 @@
+"""conf/table/<name>.yaml: the rows and columns of a paper's table, as overrides, with the numbers that it prints."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ssl_dgm import compose
+from ssl_dgm.checks import nearest
+from ssl_dgm.config import UserError
+
+BUDGETS = ("paper", "short", "smoke")
+
+
+@dataclass
+class Column:
+    """A column: what it adds to every row's settings."""
+
+    overrides: list[str] = field(default_factory=list)
+    label: str = ""
+
+
+@dataclass
+class Measured:
+    """A row that is run here."""
+
+    overrides: list[str] = field(default_factory=list)
+    label: str = ""
+    published: dict[str, list[float]] = field(default_factory=dict)  # by column: [value] or [value, spread], as printed
+    published_as: str = ""  # the name it has in the paper, where that is another
+    note: str = ""
+
+
+@dataclass
+class Quoted:
+    """A row that stands in the paper and is not run here."""
+
+    values: dict[str, list[float]] = field(default_factory=dict)
+    label: str = ""
+    source: str = ""  # where another paper than the table's prints it
+    note: str = ""
+    unverified: bool = False  # not found in a text at hand
+
+
+@dataclass
+class Table:
+    """A table: its cells are base + row + column, at one budget."""
+
+    title: str = MISSING
+    source: str = MISSING  # who published the numbers
+    corner: str = ""  # above the rows' names
+    metric: str = "test/error"
+    digits: int = 2
+    seeds: dict[str, list[int]] = field(default_factory=dict)  # by budget
+    base: list[str] = field(default_factory=list)
+    columns: dict[str, Column] = field(default_factory=dict)
+    rows: dict[str, Measured] = field(default_factory=dict)
+    quoted: dict[str, Quoted] = field(default_factory=dict)
+    reference: str | None = None  # the row from which the others' paired differences are taken
+    best_by: str | None = None  # a validation metric: the paper prints its best run, so the best of ours by it is shown
+    name: str = ""
+
+    @property
+    def scale(self) -> float:
+        """From a record's value to the table's unit: percent for errors, nats otherwise."""
+        return 100.0 if self.metric.endswith("error") else 1.0
+
+    @property
+    def unit(self) -> str:
+        """Of the table's numbers."""
+        return "%" if self.metric.endswith("error") else "nats"
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether a smaller number wins."""
+        return self.metric.endswith("error")
+
+
+def find(name: str) -> Path:
+    """The file of a table: conf/table/<name>.yaml, or the path itself.
+
+    Raises:
+        UserError: when there is none.
+    """
+    if Path(name).suffix in (".yaml", ".yml"):
+        if not Path(name).is_file():
+            raise UserError(f"there is no file {name}; name a table ({', '.join(names())}) or an existing YAML file")
+        return Path(name)
+    path = compose.config_folder() / "table" / f"{name}.yaml"
+    if not path.is_file():
+        raise UserError(f"table '{name}' is unknown; {nearest(name, names())}")
+    return path
+
+
+def names() -> list[str]:
+    """The tables of conf/table/."""
+    return compose.choices().get("table", [])
+
+
+def read(path: Path) -> Table:
+    """The table in a YAML file.
+
+    Raises:
+        UserError: for what is no such table, in one sentence with the file's name.
+    """
+    try:
+        # Columns may be numbers, which YAML reads as such, and the schema has names.
+        content: Any = yaml.safe_load(path.read_text())
+        table = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Table), _texts(content)))
+    except (OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is no table: {' '.join(str(error).split())[:200]}") from error
+    assert isinstance(table, Table)
+    table.name = path.stem
+    _check(path, table)
+    return table
+
+
+def _texts(content: Any) -> Any:
+    """The same mapping with every key a text."""
+    if isinstance(content, Mapping):
+        return {str(key): _texts(value) for key, value in content.items()}
+    return content
+
+
+def _check(path: Path, table: Table) -> None:
+    if not table.rows or not table.columns:
+        raise UserError(f"{path} is no table: it needs rows and columns")
+    for budget, seeds in table.seeds.items():
+        if budget not in BUDGETS or not seeds or len(set(seeds)) < len(seeds):
+            raise UserError(f"{path}: seeds.{budget}={list(seeds)} is not usable; list different seeds per budget")
+    if table.reference is not None and table.reference not in table.rows:
+        raise UserError(f"{path}: reference={table.reference} is no row; {nearest(table.reference, list(table.rows))}")
+    if table.best_by is not None and not table.best_by.startswith("validation/"):
+        raise UserError(f"{path}: best_by={table.best_by} would choose on the test rows; use validation/error")
+    if both := set(table.rows) & set(table.quoted):
+        raise UserError(f"{path}: '{both.pop()}' is both a row and a quoted one; rename one")
+    for key, row in {**table.rows, **table.quoted}.items():
+        printed = row.published if isinstance(row, Measured) else row.values
+        for column, numbers in printed.items():
+            if column not in table.columns:
+                known = ", ".join(table.columns)
+                raise UserError(f"{path}: row {key} has a number for column {column}; there are {known}")
+            if len(numbers) not in (1, 2):
+                raise UserError(f"{path}: row {key}, column {column}: write [value] or [value, spread]")
+    for row in table.rows.values():
+        for word in (*table.base, *row.overrides):
+            if word.startswith(("seeds=", "budget=", "runs=")):
+                raise UserError(f"{path}: '{word}' is set by the command; leave it out of the table")

@@ -1,0 +1,64 @@
+"""What a cell says of its seeds: mean, spread, interval, differences, and a verdict against a published number."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from scipy.special import stdtrit
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Of n values: their mean, sample standard deviation (ddof = 1) and Student's t interval; None where n = 1."""
+
+    n: int
+    mean: float
+    sd: float | None
+    low: float | None
+    high: float | None
+
+
+def summarise(values: Sequence[float]) -> Summary | None:
+    """The summary of the values of a cell's seeds; None of no value.
+
+    The interval is mean ± t sd / sqrt(n), with t the 97.5 % quantile of Student's distribution of n - 1 degrees.
+    """
+    n = len(values)
+    if n == 0:
+        return None
+    mean = statistics.fmean(values)
+    if n == 1:
+        return Summary(1, mean, None, None, None)
+    sd = statistics.stdev(values)
+    half = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * sd / math.sqrt(n)
+    return Summary(n, mean, sd, mean - half, mean + half)
+
+
+def paired(ours: Mapping[tuple, float], theirs: Mapping[tuple, float]) -> Summary | None:
+    """The summary of ours - theirs over what both have: values by (split, seed)."""
+    return summarise([ours[pair] - theirs[pair] for pair in ours if pair in theirs])
+
+
+def best(values: Mapping[int, float], validation: Mapping[int, float], lower: bool) -> float | None:
+    """The value of the seed whose validation value is best; of equals, the smallest seed's. None where one lacks it."""
+    if not values or not values.keys() <= validation.keys():
+        return None
+    return values[min(sorted(values), key=lambda seed: validation[seed] if lower else -validation[seed])]
+
+
+def verdict(summary: Summary, value: float, spread: float | None, lower_is_better: bool) -> str:
+    """better, within or worse than a published value ± spread.
+
+    'within' where our interval and theirs overlap; one seed has no interval, hence no verdict.
+    """
+    if summary.low is None or summary.high is None:
+        return "one seed"
+    below, above = value - (spread or 0.0), value + (spread or 0.0)
+    if summary.high < below:
+        return "better" if lower_is_better else "worse"
+    if summary.low > above:
+        return "worse" if lower_is_better else "better"
+    return "within"
