@@ -127,13 +127,13 @@ def _paired(grid: Grid, table: Table, of_row: Mapping[str, Sequence[State]]) -> 
 
 def _cell(grid: Grid, table: Table, state: State) -> str:
     values = list(_values(table, state).values())
+    of = len(values) + len(state.missing) if state.missing else None
+    text = mean_and_spread(values, 1, table.digits, of).replace("-", MINUS)
     if state.name == "failed":
         mark = grid.mark(f"Failed: {state.note}.")
-        return f"{mean_and_spread(values, 1, table.digits)}, failed{mark}" if values else f"failed{mark}"
+        return f"{text}, failed{mark}" if values else f"failed{mark}"
     if not values:
         return {"missing": "not run", "done": "not run"}.get(state.name, state.name)
-    of = len(values) + len(state.missing) if state.missing else None
-    text = mean_and_spread(values, 1, table.digits, of)
     return f"{text}, running" if state.name == "running" else text
 
 

@@ -99,7 +99,7 @@ def mean_and_spread(values: Sequence[float], scale: float = 1.0, digits: int = 2
     scaled = [scale * value for value in values]
     spread = f" ± {statistics.stdev(scaled):.{digits}f}" if len(scaled) > 1 else ""
     n = f"{len(scaled)} of {of}" if of else len(scaled)
-    return f"{statistics.fmean(scaled):.{digits}f}{spread} (n = {n})".replace("-", "−")
+    return f"{statistics.fmean(scaled):.{digits}f}{spread} (n = {n})"
 
 
 def closing_table(lines: Iterable[tuple[str, str, Sequence[float]]]) -> str:
