@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 
 from ssl_dgm import config as schema
 from ssl_dgm.config import Config, UserError
-from ssl_dgm.files import DamagedFile, is_locked, read_json, write_atomic, write_json
+from ssl_dgm.files import DamagedFile, is_locked, read_json, sha256_of, write_atomic, write_json
 
 VERSION = 2
 ABOUT = """# {key}
@@ -77,6 +77,33 @@ def settings(folder: Path) -> Config:
     return config
 
 
+def folders(runs: Path) -> list[Path]:
+    """The runs in a folder, those included that failed before they began."""
+    return sorted({path.parent for kept in ("config.json", "failed.json") for path in runs.glob(f"*/{kept}")})
+
+
+def find(name: Path) -> Path:
+    """The folder of a run: `name` itself, or the only folder whose name begins so.
+
+    Raises:
+        UserError: when there is none, or there are several.
+    """
+    every = folders(name.parent)
+    if name in every:
+        return name
+    close = [folder for folder in every if folder.name.startswith(name.name)]
+    if len(close) == 1:
+        return close[0]
+    if not close:
+        raise UserError(f"{name} is no run; 'python -m ssl_dgm.runs ls --runs {name.parent}' lists them")
+    raise UserError(f"{name} is the beginning of {len(close)} runs ({close[0].name}, ...); write more of it")
+
+
+def seeds(folder: Path) -> list[int]:
+    """The seeds of a run that have a record."""
+    return sorted(int(path.parent.name.removeprefix("seed-")) for path in folder.glob("seed-*/result.json"))
+
+
 def load(folder: Path, seed: int, say: Callable[[str], None]) -> dict[str, Any] | None:
     """The record of a finished seed; None, with a word, when it is damaged, and it will be made again."""
     path = folder / f"seed-{seed}" / "result.json"
@@ -88,6 +115,25 @@ def load(folder: Path, seed: int, say: Callable[[str], None]) -> dict[str, Any] 
         say(f"{error}; this seed is run again")
         return None
     return record if record["version"] == VERSION else None
+
+
+def finished(folder: Path, seeds: Sequence[int], say: Callable[[str], None]) -> list[int]:
+    """The seeds with a whole record, and whole weights where there are any.
+
+    A seed whose weights are damaged loses its record, with a word: it is to be run again.
+    """
+    found = []
+    for seed in seeds:
+        if (record := load(folder, seed, say)) is None:
+            continue
+        path = folder / f"seed-{seed}" / "weights.safetensors"
+        expected = record.get("weights_sha256")
+        if expected is None or (path.exists() and sha256_of(path) == expected):
+            found.append(seed)
+        else:
+            say(f"{path} is damaged or gone; this seed is run again")
+            forget(folder, [seed])
+    return found
 
 
 def save(folder: Path, record: Mapping[str, Any]) -> None:

@@ -32,9 +32,13 @@ def create(name: str, seed: int, hidden: Sequence[int] = (500,)) -> Any:
     raise ValueError(f"no estimator {name}")
 
 
-def error(name: str, seed: int, train: tuple, *others: tuple, hidden: Sequence[int] = (500,)) -> list[float]:
-    """Share of wrong rows on each of `others`, (x, y) pairs, after fitting on `train`."""
+def fitted(name: str, seed: int, x: np.ndarray, y: np.ndarray, hidden: Sequence[int] = (500,)) -> Any:
+    """The classifier called `name`, fitted to rows [N, D] and their classes [N]."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        estimator = create(name, seed, hidden).fit(*train)
-    return [float(np.mean(estimator.predict(x) != y)) for x, y in others]
+        return create(name, seed, hidden).fit(x, y)
+
+
+def error(estimator: Any, x: np.ndarray, y: np.ndarray) -> float:
+    """Share of wrong rows."""
+    return float(np.mean(estimator.predict(x) != y))

@@ -23,19 +23,37 @@ def samples(model: DeepGenerativeModel, first: tuple[DeepGenerativeModel, Tensor
     """Mean images of the first seed, [rows, columns, D]: columns are classes, or more draws for a model without y.
 
     Args:
+        first: as in `draw`.
+    """
+    streams = Streams(model.seeds, "samples", model.device)
+    if not model.has_classes:
+        return draw(model, first, STYLES * STYLES, None, streams).view(STYLES, STYLES, -1)
+    y = bounds.classes(model.factorisation, next(model.parameters()))
+    return draw(model, first, STYLES, y, streams).transpose(0, 1)
+
+
+def draw(
+    model: DeepGenerativeModel,
+    first: tuple[DeepGenerativeModel, Tensor] | None,
+    rows: int,
+    y: Tensor | None,
+    streams: Streams,
+) -> Tensor:
+    """Mean images of the first seed, [K or 1, rows, D].
+
+    Args:
         first: the M1 and its live units [D] under a stacked model; units that were dropped take their prior mean, 0.
+        y: one-hot classes, [K, 1, K] for all of them or [rows, K]; None for a model without y.
     """
     f = model.factorisation
-    rows = STYLES if model.has_classes else STYLES * STYLES
-    noise = model.noise(Streams(model.seeds, "samples", model.device), x=f.noise_shapes(rows))["x"]
-    y = bounds.classes(f, noise[next(iter(noise))]) if model.has_classes else None
+    noise = model.noise(streams, x=f.noise_shapes(rows))["x"]
     x = model.per_seed(lambda one: generate(f, y, one), noise)[0, 0]  # [K or 1, rows, D]
     if first is not None:
         m1, live = first
         z1 = torch.zeros(*x.shape[:-1], len(live), device=x.device)
         z1[..., live] = x
         x = m1.per_seed(lambda: m1.factorisation.p["x"]({"z": z1}).mean)[0]
-    return x.transpose(0, 1) if model.has_classes else x.view(STYLES, STYLES, -1)
+    return x
 
 
 def save_samples(path: Path, images: np.ndarray, has_classes: bool, title: str) -> None:

@@ -34,6 +34,7 @@ class Grid:
 
     def mark(self, note: str) -> str:
         """' [k]', for a note that stands under the table."""
+        note = " ".join(note.split())
         if note not in self.notes:
             self.notes.append(note)
         return f" [{self.notes.index(note) + 1}]"
@@ -56,7 +57,7 @@ def build(table: Table, budget: str, states: Mapping[tuple[str, str], State]) ->
     if table.quoted:
         grid.lines.append(Line("section", f"Quoted from {table.source}, not run here"))
     for name, quoted in table.quoted.items():
-        notes = [f"From {quoted.source}." if quoted.source else "", quoted.note.strip()]
+        notes = [f"From {quoted.source}." if quoted.source else "", quoted.note]
         notes.append("Unverified: not found in a text at hand." if quoted.unverified else "")
         label = (quoted.label or name) + "".join(grid.mark(note) for note in notes if note)
         texts = [_printed(quoted.values.get(column), table.digits) for column in table.columns]
@@ -69,20 +70,19 @@ def build(table: Table, budget: str, states: Mapping[tuple[str, str], State]) ->
 
 def _measured(grid: Grid, table: Table, name: str, row: Measured, states: Sequence[State]) -> None:
     """The lines of a row that is run here: mean and spread, interval, the paper's number, the difference from it."""
-    label = (row.label or name) + (grid.mark(row.note.strip()) if row.note else "")
+    label = (row.label or name) + (grid.mark(row.note) if row.note else "")
     grid.lines.append(Line("row", label, tuple(_cell(grid, table, state) for state in states)))
     found = [statistics.summarise(list(_values(table, state).values())) for state in states]
-    if any(summary and summary.low is not None for summary in found):
-        grid.lines.append(Line("detail", "95 % interval", tuple(_interval(s, table.digits) for s in found)))
+    grid.lines += _intervals(table, found)
     ours = [None if summary is None else summary.mean for summary in found]
     if table.best_by is not None:
         ours = [_best(table, state) for state in states]
-        label = f"best by {table.best_by.replace('/', ' ')}"
         texts = [
             "" if summary is None or value is None else f"{_plain(value, table.digits)} (of {summary.n})"
             for value, summary in zip(ours, found)
         ]
-        grid.lines.append(Line("detail", label, tuple(texts)))
+        if any(texts):
+            grid.lines.append(Line("detail", f"best by {table.best_by.replace('/', ' ')}", tuple(texts)))
     if not row.published:
         return
     printed = [row.published.get(column) for column in table.columns]
@@ -105,7 +105,7 @@ def _verdict(table: Table, summary: Summary, numbers: Sequence[float]) -> str:
 
 
 def _paired(grid: Grid, table: Table, of_row: Mapping[str, Sequence[State]]) -> None:
-    """A line per row: its differences from the reference, split by split."""
+    """The lines of every other row's differences from the reference, split by split."""
     assert table.reference is not None
     grid.lines.append(
         Line("section", f"Minus {table.rows[table.reference].label or table.reference}, on the same splits")
@@ -114,24 +114,26 @@ def _paired(grid: Grid, table: Table, of_row: Mapping[str, Sequence[State]]) -> 
     for name, states in of_row.items():
         if name == table.reference:
             continue
-        texts = []
-        for state, other in zip(states, theirs):
-            difference = statistics.paired(_by_split(table, state), other)
-            if difference is None:
-                texts.append("not run")
-                continue
-            interval = f" ({_interval(difference, table.digits, signed=True)})" if difference.low is not None else ""
-            texts.append(f"{_signed(difference.mean, table.digits)}{interval}")
+        ours = [_by_split(table, state) for state in states]
+        found = [statistics.paired(mine, other) for mine, other in zip(ours, theirs)]
+        texts = [_difference(s, table.digits, bool(mine and other)) for s, mine, other in zip(found, ours, theirs)]
         grid.lines.append(Line("row", table.rows[name].label or name, tuple(texts)))
+        grid.lines += _intervals(table, found, signed=True)
+
+
+def _difference(difference: Summary | None, digits: int, both_ran: bool) -> str:
+    if difference is None:
+        return "no common splits" if both_ran else "not run"
+    return f"{_signed(difference.mean, digits)} (n = {difference.n})"
 
 
 def _cell(grid: Grid, table: Table, state: State) -> str:
     values = list(_values(table, state).values())
     of = len(values) + len(state.missing) if state.missing else None
     text = mean_and_spread(values, 1, table.digits, of).replace("-", MINUS)
-    if state.name == "failed":
-        mark = grid.mark(f"Failed: {state.note}.")
-        return f"{text}, failed{mark}" if values else f"failed{mark}"
+    if state.name in ("failed", "stale"):
+        mark = grid.mark(f"{state.name.capitalize()}: {state.note.rstrip('.')}.")
+        return f"{text}, {state.name}{mark}" if values else f"{state.name}{mark}"
     if not values:
         return {"missing": "not run", "done": "not run"}.get(state.name, state.name)
     return f"{text}, running" if state.name == "running" else text
@@ -154,11 +156,15 @@ def _best(table: Table, state: State) -> float | None:
 
 
 def _printed(numbers: Sequence[float] | None, digits: int) -> str:
-    """A published number; its spread keeps the digits it was printed with."""
-    if numbers is None:
-        return ""
-    value, *spread = numbers
-    return f"{value:.{digits}f}" + (f" ± {max(f'{spread[0]:.{digits}f}', repr(spread[0]), key=len)}" if spread else "")
+    """A published value, and its spread, with all digits that were printed, or more."""
+    texts = [max(f"{number:.{digits}f}", repr(number), key=len).replace("-", MINUS) for number in numbers or ()]
+    return " ± ".join(texts)
+
+
+def _intervals(table: Table, found: Sequence[Summary | None], signed: bool = False) -> list[Line]:
+    """The line of the intervals, if there is any."""
+    texts = tuple(_interval(summary, table.digits, signed) for summary in found)
+    return [Line("detail", "95 % interval", texts)] if any(texts) else []
 
 
 def _interval(summary: Summary | None, digits: int, signed: bool = False) -> str:
@@ -169,11 +175,11 @@ def _interval(summary: Summary | None, digits: int, signed: bool = False) -> str
 
 
 def _plain(value: float, digits: int) -> str:
-    return f"{value:.{digits}f}".replace("-", MINUS)
+    return f"{value:z.{digits}f}".replace("-", MINUS)
 
 
 def _signed(value: float, digits: int) -> str:
-    return f"{value:+.{digits}f}".replace("-", MINUS)
+    return f"{value:+z.{digits}f}".replace("-", MINUS)
 
 
 def _caption(table: Table, budget: str, states: Sequence[State]) -> list[str]:

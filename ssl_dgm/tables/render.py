@@ -1,6 +1,8 @@
 """Tables as text: a run's closing table, and a grid as Markdown, LaTeX (booktabs) and HTML."""
 
 import html
+import math
+import re
 import statistics
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -15,14 +17,17 @@ TEX = str.maketrans(
     {
         "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
         "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-        "|": r"\textbar{}", "±": r"$\pm$", "−": r"$-$", "×": r"$\times$",
+        "|": r"\textbar{}", "`": r"\textasciigrave{}", "[": "{[}", "*": "{*}",  # the last two: \\ would take them
+        "±": r"$\pm$", "−": r"$-$", "×": r"$\times$",
     }
 )  # fmt: skip
-TEX_PAGE = r"""% Needs \usepackage{booktabs}.
+TEX_PAGE = r"""% Needs \usepackage{booktabs,graphicx}.
 \begin{table}
 \centering
 \caption{<< grid.title | tex >>. << grid.caption | join(" ") | tex >>}
 \label{tab:<< grid.name >>}
+\medskip\small
+\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{% no wider than the page
 \begin{tabular}{l<< "r" * (grid.header | length - 1) >>}
 \toprule
 << grid.header | map("tex") | join(" & ") >> \\
@@ -32,17 +37,21 @@ TEX_PAGE = r"""% Needs \usepackage{booktabs}.
 \midrule
 \multicolumn{<< grid.header | length >>}{l}{\textit{<< line.label | tex >>}} \\
 <% else -%>
-<< "\\quad\\small " if line.kind == "detail" >><< line.label | tex >>
-<%- for text in line.texts %> & << "\\small " if line.kind == "detail" and text >><< text | tex >><% endfor %> \\
+<% set around = [loop.previtem, loop.nextitem] | select | map(attribute="kind") | list -%>
+<% if line.kind == "row" and not loop.first and "detail" in around and around[0] != "section" -%>
+\addlinespace
+<% endif -%>
+<< "\\quad\\footnotesize " if line.kind == "detail" >><< line.label | tex >>
+<%- for text in line.texts %> & << "\\footnotesize " if line.kind == "detail" and text >><< text | tex >><% endfor %> \\
 <% endif -%>
 <% endfor -%>
 \bottomrule
-\end{tabular}
+\end{tabular}}
 <% if grid.notes -%>
 \par\medskip
 \begin{minipage}{\linewidth}\footnotesize
 <% for note in grid.notes -%>
-{[}<< loop.index >>{]} << note | tex >>\par
+{[}<< loop.index >>] << note | tex >>\par
 <% endfor -%>
 \end{minipage}
 <% endif -%>
@@ -56,16 +65,18 @@ HTML_PAGE = """<!DOCTYPE html>
 <style>
 body { font: 16px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 68rem; padding: 0 1rem; color: #1a1a1a }
 table { border-collapse: collapse; border-top: 2px solid; border-bottom: 2px solid; width: 100% }
-th, td { padding: .15rem .7rem; text-align: right; font-variant-numeric: tabular-nums }
+th, td { padding: .15rem .7rem; text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums }
 th:first-child, td:first-child { text-align: left }
 thead th { border-bottom: 1px solid }
 tbody th { font-weight: normal }
-tr.row > * { padding-top: .5rem }
+tr.detail + tr.row > *, tr.row + tr.row:has(+ tr.detail) > * { padding-top: .5rem }
 tr.detail > * { color: #555; font-size: .85rem }
 tr.detail th { padding-left: 2rem }
 tr.section th { border-top: 1px solid #999; padding-top: .6rem; font-style: italic }
 caption { text-align: left; padding-bottom: .8rem }
-ol { color: #555; font-size: .9rem; padding-left: 1.4rem }
+ol { color: #555; font-size: .9rem; padding-left: 2rem }
+li { overflow-wrap: anywhere }
+li::marker { content: "[" counter(list-item) "] " }
 </style>
 <table>
 <caption><b><< grid.title | html >></b><br><< grid.caption | join(" ") | html >></caption>
@@ -97,7 +108,8 @@ def mean_and_spread(values: Sequence[float], scale: float = 1.0, digits: int = 2
     if not values:
         return "-"
     scaled = [scale * value for value in values]
-    spread = f" ± {statistics.stdev(scaled):.{digits}f}" if len(scaled) > 1 else ""
+    has_spread = len(scaled) > 1 and all(map(math.isfinite, scaled))
+    spread = f" ± {statistics.stdev(scaled):.{digits}f}" if has_spread else ""
     n = f"{len(scaled)} of {of}" if of else len(scaled)
     return f"{statistics.fmean(scaled):.{digits}f}{spread} (n = {n})"
 
@@ -118,12 +130,23 @@ def to_markdown(grid: "Grid") -> str:
     """A pipe table with its caption above and its notes below."""
     cells = []
     for line in grid.lines:
-        label = {"row": f"**{line.label}**", "section": f"*{line.label}*", "detail": f"· {line.label}"}[line.kind]
-        cells.append([label.replace("|", "\\|"), *(text.replace("|", "\\|") for text in line.texts)])
+        label = {"row": "**{}**", "section": "*{}*", "detail": "· {}"}[line.kind].format(_in_pipes(line.label))
+        cells.append([label, *map(_in_pipes, line.texts)])
     align = ("left", *("right" for _ in grid.header[1:]))
-    body = tabulate(cells, headers=grid.header, tablefmt="pipe", disable_numparse=True, colalign=align)
-    notes = "".join(f"\n[{k}] {note}\n" for k, note in enumerate(grid.notes, start=1))
-    return f"**{grid.title}.** {' '.join(grid.caption)}\n\n{body}\n{notes}"
+    body = tabulate(
+        cells, headers=[*map(_in_pipes, grid.header)], tablefmt="pipe", disable_numparse=True, colalign=align
+    )
+    notes = "".join(f"\n[{k}] {_markdown(note)}\n" for k, note in enumerate(grid.notes, start=1))
+    return f"**{_markdown(grid.title)}.** {_markdown(' '.join(grid.caption))}\n\n{body}\n{notes}"
+
+
+def _markdown(text: str) -> str:
+    """With backslashes before what Markdown would take for its own; the rest is left as people read it."""
+    return re.sub(r"[\\`*~$]|(?<![^\W_])_|_(?![^\W_])|<(?=[\w/!?])|&(?=#?\w+;)|\](?=[(\[])", r"\\\g<0>", text)
+
+
+def _in_pipes(text: str) -> str:
+    return _markdown(text).replace("|", "\\|")
 
 
 def to_latex(grid: "Grid") -> str:
@@ -141,5 +164,10 @@ def _render(page: str, grid: "Grid") -> str:
         block_start_string="<%", block_end_string="%>", variable_start_string="<<", variable_end_string=">>",
         comment_start_string="<#", comment_end_string="#>",
     )  # fmt: skip
-    environment.filters |= {"tex": lambda text: text.translate(TEX), "html": html.escape}
+    environment.filters |= {"tex": _tex, "html": html.escape}
     return environment.from_string(page).render(grid=grid).rstrip() + "\n"
+
+
+def _tex(text: str) -> str:
+    """As it stands: two hyphens stay two, since they are part of an option's name."""
+    return re.sub(r"([-',])(?=\1)", r"\1{}", text.translate(TEX))

@@ -108,9 +108,8 @@ def read(path: Path) -> Table:
         UserError: for what is no such table, in one sentence with the file's name.
     """
     try:
-        # Columns may be numbers, which YAML reads as such, and the schema has names.
-        content: Any = yaml.safe_load(path.read_text())
-        table = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Table), _texts(content)))
+        content = _as_in_schema(OmegaConf.to_container(OmegaConf.load(path)))
+        table = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Table), content))
     except (OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, TypeError) as error:
         raise UserError(f"{path} is no table: {' '.join(str(error).split())[:200]}") from error
     assert isinstance(table, Table)
@@ -119,16 +118,18 @@ def read(path: Path) -> Table:
     return table
 
 
-def _texts(content: Any) -> Any:
-    """The same mapping with every key a text."""
+def _as_in_schema(content: Any, printed: bool = False) -> Any:
+    """The same content with a text for a column like 100, and a float for a printed number like 82."""
     if isinstance(content, Mapping):
-        return {str(key): _texts(value) for key, value in content.items()}
-    return content
+        return {str(k): _as_in_schema(v, printed or k in ("published", "values")) for k, v in content.items()}
+    if isinstance(content, list):
+        return [_as_in_schema(value, printed) for value in content]
+    return float(content) if printed and isinstance(content, int) else content
 
 
 def _check(path: Path, table: Table) -> None:
-    if not table.rows or not table.columns:
-        raise UserError(f"{path} is no table: it needs rows and columns")
+    if not table.rows or not table.columns or not table.seeds:
+        raise UserError(f"{path} is no table: it needs rows, columns and seeds")
     for budget, seeds in table.seeds.items():
         if budget not in BUDGETS or not seeds or len(set(seeds)) < len(seeds):
             raise UserError(f"{path}: seeds.{budget}={list(seeds)} is not usable; list different seeds per budget")
@@ -146,7 +147,9 @@ def _check(path: Path, table: Table) -> None:
                 raise UserError(f"{path}: row {key} has a number for column {column}; there are {known}")
             if len(numbers) not in (1, 2):
                 raise UserError(f"{path}: row {key}, column {column}: write [value] or [value, spread]")
-    for row in table.rows.values():
-        for word in (*table.base, *row.overrides):
-            if word.startswith(("seeds=", "budget=", "runs=")):
-                raise UserError(f"{path}: '{word}' is set by the command; leave it out of the table")
+    parts = (*table.rows.values(), *table.columns.values())
+    for word in (*table.base, *(word for part in parts for word in part.overrides)):
+        if not isinstance(word, str):
+            raise UserError(f"{path}: {word} is no override; write for example labels=100")
+        if word.startswith(("seeds=", "budget=", "runs=")):
+            raise UserError(f"{path}: '{word}' is set by the command; leave it out of the table")

@@ -12,7 +12,10 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Summary:
-    """Of n values: their mean, sample standard deviation (ddof = 1) and Student's t interval; None where n = 1."""
+    """Of n values: their mean, sample standard deviation (ddof = 1) and Student's t interval.
+
+    The latter are None where n = 1, or where a value is not finite.
+    """
 
     n: int
     mean: float
@@ -30,8 +33,8 @@ def summarise(values: Sequence[float]) -> Summary | None:
     if n == 0:
         return None
     mean = statistics.fmean(values)
-    if n == 1:
-        return Summary(1, mean, None, None, None)
+    if n == 1 or not all(map(math.isfinite, values)):
+        return Summary(n, mean, None, None, None)
     sd = statistics.stdev(values)
     half = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * sd / math.sqrt(n)
     return Summary(n, mean, sd, mean - half, mean + half)
@@ -46,7 +49,12 @@ def best(values: Mapping[int, float], validation: Mapping[int, float], lower: bo
     """The value of the seed whose validation value is best; of equals, the smallest seed's. None where one lacks it."""
     if not values or not values.keys() <= validation.keys():
         return None
-    return values[min(sorted(values), key=lambda seed: validation[seed] if lower else -validation[seed])]
+
+    def cost(seed: int) -> float:
+        value = validation[seed] if lower else -validation[seed]
+        return math.inf if math.isnan(value) else value  # nan is neither below nor above anything, and would win
+
+    return values[min(sorted(values), key=cost)]
 
 
 def verdict(summary: Summary, value: float, spread: float | None, lower_is_better: bool) -> str:
@@ -55,7 +63,7 @@ def verdict(summary: Summary, value: float, spread: float | None, lower_is_bette
     'within' where our interval and theirs overlap; one seed has no interval, hence no verdict.
     """
     if summary.low is None or summary.high is None:
-        return "one seed"
+        return "one seed" if summary.n == 1 else "no interval"
     below, above = value - (spread or 0.0), value + (spread or 0.0)
     if summary.high < below:
         return "better" if lower_is_better else "worse"

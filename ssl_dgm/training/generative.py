@@ -1,6 +1,7 @@
 """A group of seeds of a deep generative model: trained, scored, drawn."""
 
 import dataclasses
+import hashlib
 from collections.abc import Callable
 
 import torch
@@ -52,7 +53,8 @@ def train(job: Job, seeds: list[int]) -> dict[int, str]:
         # One entry: several would be written in an order that changes from run to run.
         content = to_safetensors(tensors, {"about": f"{job.key}: {model}"})
         write_atomic(job.folder / f"seed-{seed}" / "weights.safetensors", content)
-        save(job, seed, {name: value[s] for name, value in metrics.items()}, facts)
+        digest = hashlib.sha256(content).hexdigest()
+        save(job, seed, {name: value[s] for name, value in metrics.items()}, {**facts, "weights_sha256": digest})
     checkpoints.remove(group)
     _draw(job, model, train)
     return lost
@@ -106,9 +108,10 @@ def open_first_stage(job: Job, result: Result) -> FirstStage:
     live = scores.live_units(q_train, job.source.num_train, job.config.model.min_unit_sd)
     if not live.any():
         threshold = job.config.model.min_unit_sd
+        epochs = "budget.epochs" if job.config.m1 is None else "m1.budget.epochs"
         raise UserError(
             f"none of the {len(live)} latent units of {result.folder.name} has posterior means with an s.d. above "
-            f"model.min_unit_sd={threshold}; train it longer (m1.budget.epochs) or lower the threshold"
+            f"model.min_unit_sd={threshold}; train it longer ({epochs}) or lower the threshold"
         )
     job.say(f"M1: {int(live.sum())} of {len(live)} latent units are live (s.d. of their means above threshold)")
     return FirstStage(result, model, q_train, q_test, live, sha256_of(path))

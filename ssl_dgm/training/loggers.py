@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ssl_dgm.config import Config, UserError
+from ssl_dgm.config import Config, Stopped, UserError
 
 
 class Log:
@@ -28,8 +28,8 @@ class Log:
     def picture(self, path: Path) -> None:
         """Takes a picture of the run."""
 
-    def close(self, failed: bool) -> None:
-        """Ends the log."""
+    def close(self, stopped: bool) -> None:
+        """Ends the log; `stopped` when the same command continues the training."""
 
 
 def check(config: Config) -> None:
@@ -41,8 +41,9 @@ def check(config: Config) -> None:
     name = config.logger.name
     if name != "csv" and importlib.util.find_spec(name) is None:
         raise UserError(f"logger={name} needs the package {name}; install it with pip install {name}")
-    if name == "wandb" and config.logger.mode == "online" and not _has_account():
-        raise UserError("logger.mode=online needs an account's key; run 'wandb login', or use logger.mode=offline")
+    if name == "wandb" and _mode(config) == "online" and not _has_account():
+        asked = "WANDB_MODE" if config.logger.mode == "auto" else "logger.mode"
+        raise UserError(f"{asked}=online needs an account's key; run 'wandb login', or use logger.mode=offline")
 
 
 @contextlib.contextmanager
@@ -50,53 +51,61 @@ def opened(config: Config, key: str, folder: Path, seeds: Sequence[int]) -> Iter
     """The log that `config.logger` names, for these seeds, closed whatever happens."""
     log = {"csv": Log, "wandb": WandbLog, "tensorboard": TensorBoardLog}[config.logger.name]
     one = log() if log is Log else log(config, key, folder, seeds)
-    failed = True
+    stopped = False
     try:
         yield one
-        failed = False
+    except Stopped:
+        stopped = True
+        raise
     finally:
-        one.close(failed)
+        one.close(stopped)
 
 
 class WandbLog(Log):
-    """A Weights & Biases run per seed, resumed under the same id."""
+    """A Weights & Biases run per seed, resumed under the same id; it has failed when its seed ends without a result."""
 
     def __init__(self, config: Config, key: str, folder: Path, seeds: Sequence[int]) -> None:
-        self.mode = config.logger.mode
-        if self.mode == "auto":
-            self.mode = os.environ.get("WANDB_MODE") or ("online" if _has_account() else "offline")
         import wandb
 
+        mode = _mode(config)
         self.image = wandb.Image
         self.runs: dict[int, Any] = {}
-        for seed in seeds:
-            self.runs[seed] = wandb.init(
-                project=config.logger.project,
-                group=config.logger.group or key,
-                name=f"{key}-seed-{seed}",
-                id=f"{key}-seed-{seed}",
-                resume="allow" if self.mode == "online" else None,
-                mode=self.mode,  # type: ignore[arg-type]
-                dir=str(folder),
-                config={**dataclasses.asdict(config), "seed": seed},
-                reinit="create_new",
-                settings=wandb.Settings(silent=True),
-            )
+        self.finished: set[int] = set()
+        try:
+            for seed in seeds:
+                self.runs[seed] = wandb.init(
+                    project=config.logger.project,
+                    group=config.logger.group or key,
+                    name=f"{key}-seed-{seed}",
+                    id=f"{key}-seed-{seed}",
+                    resume="allow" if mode == "online" else None,
+                    mode=mode,  # type: ignore[arg-type]
+                    dir=str(folder),
+                    config={**dataclasses.asdict(config), "seed": seed},
+                    reinit="create_new",
+                    settings=wandb.Settings(silent=True),
+                )
+        except wandb.Error as error:  # a key that it does not take, or a server that does not answer
+            self.close(stopped=False)
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise UserError(f"wandb could not begin a run ({reason}); use logger.mode=offline or logger=csv") from error
 
     def epoch(self, rows: Sequence[Mapping[str, Any]]) -> None:
         for row in rows:
-            self.runs[row["seed"]].log(_scalars(row), step=row["epoch"])
+            # At once: an epoch still held back would write its scores over the result's in the summary.
+            self.runs[row["seed"]].log(_scalars(row), step=row["epoch"], commit=True)
 
     def result(self, seed: int, metrics: Mapping[str, float]) -> None:
         self.runs[seed].summary.update(dict(metrics))
+        self.finished.add(seed)
 
     def picture(self, path: Path) -> None:
         for run in self.runs.values():
             run.log({path.stem: self.image(str(path))})
 
-    def close(self, failed: bool) -> None:
-        for run in self.runs.values():
-            run.finish(exit_code=int(failed))
+    def close(self, stopped: bool) -> None:
+        for seed, run in self.runs.items():
+            run.finish(exit_code=int(not stopped and seed not in self.finished))
 
 
 class TensorBoardLog(Log):
@@ -115,6 +124,7 @@ class TensorBoardLog(Log):
             self.last = row["epoch"]
             for name, value in _scalars(row).items():
                 self.writers[row["seed"]].add_scalar(name, value, row["epoch"])
+            self.writers[row["seed"]].flush()  # else a run that is killed loses its last two minutes
 
     def result(self, seed: int, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():
@@ -126,7 +136,7 @@ class TensorBoardLog(Log):
         for writer in self.writers.values():
             writer.add_image(path.stem, images.imread(path)[..., :3], self.last, dataformats="HWC")
 
-    def close(self, failed: bool) -> None:
+    def close(self, stopped: bool) -> None:
         for writer in self.writers.values():
             writer.close()
 
@@ -134,6 +144,13 @@ class TensorBoardLog(Log):
 def _scalars(row: Mapping[str, Any]) -> dict[str, float]:
     numbers = {name: value for name, value in row.items() if name not in ("epoch", "seed") and value != ""}
     return {name: value for name, value in numbers.items() if math.isfinite(value)}
+
+
+def _mode(config: Config) -> str:
+    """online, offline, or what WANDB_MODE asks for where the settings leave it open."""
+    if config.logger.mode != "auto":
+        return config.logger.mode
+    return os.environ.get("WANDB_MODE") or ("online" if _has_account() else "offline")
 
 
 def _has_account() -> bool:

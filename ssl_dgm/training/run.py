@@ -73,7 +73,7 @@ def _carry_out(job: Job, result: Result, command: str) -> None:
             return
     with locked(folder / ".lock", folder.name, say):
         records.clear_failure(folder)
-        done = [seed for seed in config.seeds if records.load(folder, seed, say)]
+        done = records.finished(folder, config.seeds, say)
         if config.force:
             # Only what is finished is thrown away, so that a forced run that was interrupted is continued.
             records.forget(folder, done)
@@ -95,6 +95,21 @@ def _carry_out(job: Job, result: Result, command: str) -> None:
         for seed in config.seeds:
             if record := records.load(folder, seed, say):
                 result.records[seed] = record
+                _mend_manifest(job, seed)
+
+
+def _mend_manifest(job: Job, seed: int) -> None:
+    """Writes the manifest of a finished seed again where it is not what it was."""
+    if (split := job.splits.get(seed)) is None:
+        return
+    path = job.folder / f"seed-{seed}" / "split.json"
+    try:
+        whole = splits.load_manifest(path, job.source).sha256 == split.sha256
+    except UserError:
+        whole = False
+    if not whole:
+        job.say(f"{path} is damaged or gone; written again")
+        splits.save(split, path)
 
 
 def _splits(config: Config, source: sources.Source) -> dict[int, splits.Split]:

@@ -1,6 +1,7 @@
 """Supervised estimators, on pixels or on the features of an M1."""
 
 import time
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,23 +14,26 @@ from ssl_dgm.training.jobs import Job, save
 
 def fit(job: Job, seeds: list[int]) -> None:
     """A supervised estimator per seed, on pixels or on the features of the M1, and their records."""
-    config, source = job.config, job.source
-    name = config.model.name if job.first is None else config.classifier
+    source = job.source
     for seed in seeds:
-        x, x_test = _features(job, seed)
-        rows, held_out = job.splits[seed].labelled, slice(source.num_train, None)
         started = time.monotonic()
-        validation_error, test_error = estimators.error(
-            name,
-            seed,
-            (x[rows], source.train_y[rows]),
-            (x[held_out], source.train_y[held_out]),
-            (x_test, source.test_y),
-            hidden=config.network.hidden,
-        )
+        estimator = fitted(job, seed)
+        x, x_test = _features(job, seed)
+        metrics = {
+            "validation/error": estimators.error(estimator, x[source.num_train :], source.train_y[source.num_train :]),
+            "test/error": estimators.error(estimator, x_test, source.test_y),
+        }
         facts = {"epochs": 0, "updates": 0, "train_seconds": round(time.monotonic() - started, 1)}
         facts["live_units"] = None if job.first is None else int(job.first.live.sum())
-        save(job, seed, {"validation/error": validation_error, "test/error": test_error}, facts)
+        save(job, seed, metrics, facts)
+
+
+def fitted(job: Job, seed: int) -> Any:
+    """The estimator of a seed, fitted to its labelled rows."""
+    config, rows = job.config, job.splits[seed].labelled
+    name = config.model.name if job.first is None else config.classifier
+    x, _ = _features(job, seed)
+    return estimators.fitted(name, seed, x[rows], job.source.train_y[rows], config.network.hidden)
 
 
 def _features(job: Job, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,243 @@
+"""ssl_dgm.fit and ssl_dgm.load: trained models as objects that predict, transform and sample."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ssl_dgm import config as schema
+from ssl_dgm import records
+from ssl_dgm.compose import compose
+from ssl_dgm.config import Config, UserError
+from ssl_dgm.data import sources, splits
+from ssl_dgm.data.inputs import Posteriors
+from ssl_dgm.evaluation import figures, scores
+from ssl_dgm.files import sha256_of
+from ssl_dgm.models.base import DeepGenerativeModel
+from ssl_dgm.probability import bounds
+from ssl_dgm.probability.randomness import Streams
+from ssl_dgm.training import generative, supervised
+from ssl_dgm.training.fit import find_device
+from ssl_dgm.training.jobs import Job, Result, create, inputs
+from ssl_dgm.training.run import run as carry_out
+
+
+def fit(*overrides: str, seed: int | None = None, verbose: bool = True) -> "Fitted":
+    """Trains what the words name, as `python -m ssl_dgm.train` would, and returns it ready for use.
+
+    What is finished is not trained again. `seeds=[0,1,2]` trains three; `load(fitted, seed=1)` is the next one.
+
+    Args:
+        overrides: 'model=m2', 'data=digits', 'labels=100', ...
+        seed: of the seeds, the one to return; the first by default.
+        verbose: whether progress is printed.
+
+    Raises:
+        UserError: one sentence, before anything expensive, for what cannot be.
+        Stopped: when `time_limit` was reached; the same call continues.
+    """
+    config = compose([*overrides, *([] if verbose else ["trainer.progress=false"])])
+    sources.check_available(config.data.name)
+    command = f"ssl_dgm.fit({', '.join(map(repr, overrides))})"
+    result = carry_out(config, print if verbose else lambda line: None, command)
+    return load(result.folder, seed=config.seeds[0] if seed is None else seed, device=config.device)
+
+
+def load(run: "str | Path | Fitted", seed: int | None = None, device: str = "auto") -> "Fitted":
+    """A finished seed of a run.
+
+    Args:
+        run: its folder, or a `Fitted` of the same run; `python -m ssl_dgm.runs ls` lists them.
+        seed: which; the smallest finished one by default.
+
+    Raises:
+        UserError: when there is no such run or seed, or its weights are damaged.
+    """
+    folder = run.folder if isinstance(run, Fitted) else records.find(Path(run))
+    done = records.seeds(folder)
+    if not done:
+        raise UserError(f"{folder} has no finished seed; the command in its README.md continues it")
+    chosen = done[0] if seed is None else seed
+    if chosen not in done:
+        raise UserError(f"seed {chosen} of {folder.name} is not finished; there are {', '.join(map(str, done))}")
+    return Fitted(folder, chosen, device)
+
+
+class Fitted:
+    """A trained seed of a run.
+
+    Attributes:
+        folder, seed, config: which run it is.
+        record: everything that was noted of it; `metrics` is a part of that.
+        model: the LightningModule with its weights, or a scikit-learn estimator.
+    """
+
+    def __init__(self, folder: Path, seed: int, device: str = "auto") -> None:
+        record = records.load(folder, seed, lambda line: None)
+        if record is None:
+            raise UserError(f"the record of seed {seed} in {folder} is damaged; run its command again to mend it")
+        self.folder, self.seed, self.record = folder, seed, record
+        self.config: Config = records.settings(folder)
+        self.config.runs = str(folder.parent)
+        self._job = _reopened(self.config, folder, seed, find_device(device))
+        self.model: Any = _estimator(self._job, seed) if _is_supervised(self.config) else _network(self._job, seed)
+
+    def __repr__(self) -> str:
+        found = ", ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())
+        return f"<{self.record['model']} on {self.config.data.name}, seed {self.seed}: {found}>"
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """By name; errors are fractions, bounds nats per row."""
+        return self.record["metrics"]
+
+    @cached_property
+    def split(self) -> splits.Split | None:
+        """The rows whose labels it saw; None of a bare M1."""
+        return self._job.splits.get(self.seed)
+
+    def predict(self, x: Any) -> np.ndarray:
+        """The most probable class of every row, int64 [N].
+
+        Args:
+            x: images [N, H, W] or rows [N, D]: uint8 from 0 to 255, or floats from 0 to 1.
+
+        Raises:
+            UserError: for another shape or range, and for a model without classes.
+        """
+        if isinstance(self.model, DeepGenerativeModel):
+            return self._log_q_y(x).argmax(-1).cpu().numpy()
+        return np.asarray(self.model.predict(self._features(x)), np.int64)
+
+    def predict_proba(self, x: Any) -> np.ndarray:
+        """q(y | x) of every row, float32 [N, K]; an estimator's own probabilities where it has any.
+
+        Raises:
+            UserError: as `predict`, and for an SVM, which has none.
+        """
+        if isinstance(self.model, DeepGenerativeModel):
+            return self._log_q_y(x).exp().cpu().numpy()
+        if not hasattr(self.model, "predict_proba"):
+            raise UserError(f"{self.record['model']} has no probabilities; use predict, or classifier=logistic")
+        return np.asarray(self.model.predict_proba(self._features(x)), np.float32)
+
+    def transform(self, x: Any) -> np.ndarray:
+        """Means of q(z | x) of the M1: its own, or the live units of the one that this model builds on, [N, D].
+
+        Raises:
+            UserError: for a model without an M1.
+        """
+        rows = self._rows(x)
+        if self._job.first is not None:
+            return self._through_first(rows).means.cpu().numpy()
+        if self.config.model.name != "m1":
+            raise UserError(f"{self.record['model']} has no M1 whose features could be had; use model=m1 or m1m2")
+        return scores.posteriors(self.model, _exactly(rows), len(rows)).means.cpu().numpy()
+
+    def sample(self, n: int, y: int | None = None, seed: int = 0) -> np.ndarray:
+        """Mean images of n draws from the generative model, float32 [n, H, W].
+
+        Args:
+            y: the class of all of them; None: classes in turn, 0, 1, 2, ..., for a model that has any.
+
+        Raises:
+            UserError: for an estimator, and for a class that is not there.
+        """
+        if not isinstance(self.model, DeepGenerativeModel):
+            raise UserError(f"{self.record['model']} generates nothing; use model=m1, m2 or m1m2")
+        classes, one_hot = self._job.source.num_classes, None
+        if y is not None and not (self.model.has_classes and 0 <= y < classes):
+            known = f"there are 0 to {classes - 1}" if self.model.has_classes else "the model has no classes"
+            raise UserError(f"y={y} is no class; {known}")
+        if self.model.has_classes:
+            chosen = torch.arange(n, device=self.model.device) % classes if y is None else torch.full((n,), y)
+            like = next(self.model.parameters())
+            one_hot = bounds.classes(self.model.factorisation, like)[chosen.to(like.device), 0]
+        first = self._job.first and (self._job.first.model, self._job.first.live)
+        streams = Streams([seed], "samples asked for", self.model.device)
+        with torch.no_grad():
+            means = figures.draw(self.model, first, n, one_hot, streams)
+        return self._job.source.to_images(means.view(n, -1).cpu().numpy())
+
+    def _rows(self, x: Any) -> Tensor:
+        """x as the rows that the model sees: float32 [N, x_dim] in [0, 1], on its device."""
+        array, source = np.asarray(x), self._job.source
+        pixels = int(np.prod(source.shape))
+        if array.ndim < 2 or array[0].size != pixels:
+            shape = " x ".join(map(str, source.shape))
+            raise UserError(f"x has shape {array.shape}; use [N, {pixels}] or N images of {shape}")
+        array = array.reshape(len(array), pixels)
+        if array.dtype == np.uint8:
+            array = array.astype(np.float32) / 255
+        elif not (np.issubdtype(array.dtype, np.floating) and len(array) and array.min() >= 0 and array.max() <= 1):
+            raise UserError("x is neither uint8 from 0 to 255 nor float from 0 to 1; divide it by its largest value")
+        kept = array if source.kept is None else array[:, source.kept]
+        return torch.from_numpy(kept.astype(np.float32, copy=False)).to(self._job.device)
+
+    def _through_first(self, rows: Tensor) -> Posteriors:
+        first = self._job.first
+        assert first is not None
+        return first.live_part(scores.posteriors(first.model, _exactly(rows), len(rows)))
+
+    def _features(self, x: Any) -> np.ndarray:
+        rows = self._rows(x)
+        return (rows if self._job.first is None else self._through_first(rows).means).cpu().numpy()
+
+    def _log_q_y(self, x: Any) -> Tensor:
+        if not self.model.has_classes:
+            raise UserError(f"{self.record['model']} has no classes; use transform, or add classifier=svm")
+        rows = self._rows(x)
+        seen = _exactly(rows) if self._job.first is None else self._through_first(rows)
+        return scores.log_q_y(self.model, seen, len(rows))[0]
+
+
+def _exactly(rows: Tensor) -> Posteriors:
+    """Rows that are known: Gaussians of no width."""
+    return Posteriors(rows, torch.full_like(rows, -torch.inf))
+
+
+def _is_supervised(config: Config) -> bool:
+    return schema.is_estimator(config) or (config.model.name == "m1" and config.classifier != "none")
+
+
+def _reopened(config: Config, folder: Path, seed: int, device: torch.device) -> Job:
+    """What the run's parts shared, with the seed's split as its manifest has it, and the M1 that it builds on."""
+    source = sources.load(config.data.name)
+    if config.data.min_pixel_sd:
+        source = source.drop_constant_pixels(config.data.min_pixel_sd)
+    drawn = {}
+    if schema.needs_labels(config):
+        drawn[seed] = splits.load_manifest(folder / f"seed-{seed}" / "split.json", source)
+    job = Job(config, source, drawn, device, None, lambda line: None, folder.name, folder)
+    if (first := schema.first_stage(config)) is not None:
+        first_folder = folder.parent / schema.key(first, source.sha256)
+        _check_weights(first_folder, config.m1_seed)
+        job.first = generative.open_first_stage(job, Result(first, first_folder))
+    return job
+
+
+def _network(job: Job, seed: int) -> DeepGenerativeModel:
+    _check_weights(job.folder, seed)
+    weights = load_file(job.folder / f"seed-{seed}" / "weights.safetensors")
+    weights.pop("m1_live_units", None)
+    model = create(job, [seed], inputs(job)[0].x_dim)
+    model.load_state_dict({name: tensor[None] for name, tensor in weights.items()})
+    return model.to(job.device).eval()
+
+
+def _estimator(job: Job, seed: int) -> Any:
+    """Fitted again: the same rows and the same seed make the same estimator."""
+    return supervised.fitted(job, seed)
+
+
+def _check_weights(folder: Path, seed: int) -> None:
+    path = folder / f"seed-{seed}" / "weights.safetensors"
+    record = records.load(folder, seed, lambda line: None)
+    if record is None or not path.is_file():
+        raise UserError(f"{path} or its record is gone; run the command in the README.md of the run again")
+    if sha256_of(path) != record.get("weights_sha256", sha256_of(path)):
+        raise UserError(f"{path} is damaged; run the command in {folder / 'README.md'} again to mend it")

@@ -1,0 +1,119 @@
+"""ssl_dgm.fit and ssl_dgm.load: what is loaded is what was trained."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ssl_dgm
+from ssl_dgm import UserError
+from ssl_dgm.data import sources
+
+TINY = ("data=digits", "labels=100", "budget=smoke", "network.hidden=[24]", "seeds=[0,3]", "trainer.progress=false")
+DIGITS = sources.load("digits")
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("model=m2",),
+        ("model=m1m2",),
+        ("model=nn",),
+        ("model=m1", "classifier=svm"),
+        ("model=m2", "data.min_pixel_sd=0.1"),
+    ],
+    ids=" ".join,
+)
+def test_a_loaded_seed_makes_the_errors_of_its_record(words: tuple[str, ...]) -> None:
+    fitted = ssl_dgm.fit(*TINY, *words, verbose=False)
+    other = ssl_dgm.load(fitted.folder, seed=3)
+    for one, seed in ((fitted, 0), (other, 3)):
+        assert one.seed == one.record["seed"] == seed
+        error = np.mean(one.predict(DIGITS.test_x) != DIGITS.test_y)
+        assert error == pytest.approx(one.metrics["test/error"], abs=1e-7)
+    assert other.split is not None and fitted.split is not None
+    assert other.split.sha256 != fitted.split.sha256
+
+
+def test_what_is_finished_is_not_trained_again() -> None:
+    ssl_dgm.fit(*TINY, "model=m2", verbose=False)
+    before = {path: path.stat().st_mtime_ns for path in Path("runs").rglob("result.json")}
+    again = ssl_dgm.fit(*TINY, "model=m2", seed=3, verbose=False)
+    assert again.seed == 3
+    assert before == {path: path.stat().st_mtime_ns for path in Path("runs").rglob("result.json")}
+
+
+def test_images_rows_bytes_and_floats_are_the_same_to_it() -> None:
+    fitted = ssl_dgm.fit(*TINY, "model=m2", verbose=False)
+    x = DIGITS.test_x[:50]
+    probabilities = fitted.predict_proba(x)
+    assert probabilities.shape == (50, 10)
+    np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(probabilities.argmax(1), fitted.predict(x))
+    for same in (x / 255, (x / 255).astype(np.float32), x.reshape(50, 8, 8), (x / 255).tolist()):
+        np.testing.assert_allclose(fitted.predict_proba(same), probabilities, rtol=1e-4, atol=1e-6)
+
+
+def test_what_cannot_be_seen_is_refused_in_a_sentence() -> None:
+    fitted = ssl_dgm.fit(*TINY, "model=m2", verbose=False)
+    for x, words in (
+        (DIGITS.test_x[:, :5], r"shape \(500, 5\); use \[N, 64\]"),
+        (DIGITS.test_x[0], "shape"),
+        (DIGITS.test_x.astype(float), "neither uint8 from 0 to 255"),
+        (np.full((1, 64), np.nan), "neither uint8"),
+        (DIGITS.test_x.astype(int), "neither uint8"),
+    ):
+        with pytest.raises(UserError, match=words):
+            fitted.predict(x)
+    with pytest.raises(UserError, match="there are 0 to 9"):
+        fitted.sample(1, y=10)
+    with pytest.raises(UserError, match="has no M1"):
+        fitted.transform(DIGITS.test_x)
+
+
+def test_samples_are_images_and_repeat_with_their_seed() -> None:
+    fitted = ssl_dgm.fit(*TINY, "model=m1m2", verbose=False)
+    images = fitted.sample(12)
+    assert images.shape == (12, 8, 8)
+    assert 0 <= images.min() <= images.max() <= 1
+    np.testing.assert_array_equal(images, fitted.sample(12))
+    assert not np.array_equal(images, fitted.sample(12, seed=1))
+    assert not np.array_equal(fitted.sample(3, y=4), fitted.sample(3, y=5))
+
+
+def test_the_features_of_an_m1_are_those_that_a_stack_stands_on() -> None:
+    alone = ssl_dgm.fit(*TINY, "model=m1", "classifier=none", "seeds=[0]", "network.hidden=[600,600]", verbose=False)
+    stack = ssl_dgm.fit(*TINY, "model=m1m2", verbose=False)
+    assert len(list(Path("runs").glob("m1-*"))) == 1, "they share their M1"
+    np.testing.assert_allclose(alone.transform(DIGITS.test_x), stack.transform(DIGITS.test_x), rtol=1e-5, atol=1e-6)
+    with pytest.raises(UserError, match="has no classes"):
+        alone.predict(DIGITS.test_x)
+
+
+def test_runs_are_found_by_folder_and_by_the_beginning_of_their_name() -> None:
+    fitted = ssl_dgm.fit(*TINY, "model=nn", verbose=False)
+    assert ssl_dgm.load("runs/nn-digits").folder == fitted.folder
+    assert ssl_dgm.load(fitted, seed=3).seed == 3
+    for run, seed, words in (
+        ("runs/m2", None, "runs/m2 is no run"),
+        (fitted, 7, "seed 7 .* is not finished; there are 0, 3"),
+    ):
+        with pytest.raises(UserError, match=words):
+            ssl_dgm.load(run, seed)
+
+
+def test_damaged_weights_are_not_loaded() -> None:
+    fitted = ssl_dgm.fit(*TINY, "model=m2", verbose=False)
+    path = fitted.folder / "seed-3" / "weights.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"seed-3/weights.safetensors is damaged; run the command in .*README.md"):
+        ssl_dgm.load(fitted, seed=3)
+    mended = ssl_dgm.fit(*TINY, "model=m2", seed=3, verbose=False)
+    assert mended.metrics == ssl_dgm.load(fitted, seed=3).metrics
