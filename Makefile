@@ -3,12 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 SHELL := /bin/bash
+TABLES := $(basename $(notdir $(wildcard conf/table/*.yaml)))
+BUDGET ?= paper
+JOBS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check smoke clean
+.PHONY: help install run test check smoke status clean $(TABLES)
 
 help: ## this list
 	@grep -hE '^[a-z0-9_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@for table in $(TABLES); do printf '%s\t%s\n' $$table "trains what that table lacks and renders it: BUDGET=paper|short|smoke JOBS=1 MINUTES=" | expand -t 12; done
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("ssl_dgm needs Python 3.11 or newer; name one with PYTHON=python3.12") if sys.version_info < (3, 11) else None'
@@ -31,6 +35,12 @@ check: $(STAMP) ## ruff and pyright
 
 smoke: $(STAMP) ## the main job in seconds, in a temporary folder
 	folder=$$(mktemp -d) && $(BIN)/python -m ssl_dgm.train budget=smoke 'seeds=[0,1]' runs=$$folder; code=$$?; rm -rf $$folder; exit $$code
+
+$(TABLES): $(STAMP)
+	$(BIN)/python -m ssl_dgm.table $@ --budget $(BUDGET) --jobs $(JOBS) $(if $(MINUTES),--minutes $(MINUTES))
+
+status: $(STAMP) ## how far the cells of every table are, at BUDGET
+	for table in $(TABLES); do $(BIN)/python -m ssl_dgm.table $$table --budget $(BUDGET) --status || exit; done
 
 clean: ## removes .venv and caches, never runs/ or results/
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis dist build *.egg-info
