@@ -111,7 +111,7 @@ def mean_and_spread(values: Sequence[float], scale: float = 1.0, digits: int = 2
     has_spread = len(scaled) > 1 and all(map(math.isfinite, scaled))
     spread = f" ± {statistics.stdev(scaled):.{digits}f}" if has_spread else ""
     n = f"{len(scaled)} of {of}" if of else len(scaled)
-    return f"{statistics.fmean(scaled):.{digits}f}{spread} (n = {n})"
+    return f"{statistics.fmean(scaled):z.{digits}f}{spread} (n = {n})"
 
 
 def closing_table(lines: Iterable[tuple[str, str, Sequence[float]]]) -> str:

@@ -111,7 +111,8 @@ def read(path: Path) -> Table:
         content = _as_in_schema(OmegaConf.to_container(OmegaConf.load(path)))
         table = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Table), content))
     except (OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path} is no table: {' '.join(str(error).split())[:200]}") from error
+        why = " ".join(str(error).split()).replace(f'in "{path.absolute()}", ', "at ")
+        raise UserError(f"{path} is no table: {why[:200]}") from error
     assert isinstance(table, Table)
     table.name = path.stem
     _check(path, table)
