@@ -14,6 +14,8 @@ from ssl_dgm.checks import nearest
 from ssl_dgm.config import UserError
 
 BUDGETS = ("paper", "short", "smoke")
+METRICS = ("test/error", "test/bound", "test/log_likelihood")
+BEST_BY = ("validation/error", "validation/bound")
 
 
 @dataclass
@@ -68,11 +70,6 @@ class Table:
     def scale(self) -> float:
         """From a record's value to the table's unit: percent for errors, nats otherwise."""
         return 100.0 if self.metric.endswith("error") else 1.0
-
-    @property
-    def unit(self) -> str:
-        """Of the table's numbers."""
-        return "%" if self.metric.endswith("error") else "nats"
 
     @property
     def lower_is_better(self) -> bool:
@@ -136,7 +133,11 @@ def _check(path: Path, table: Table) -> None:
             raise UserError(f"{path}: seeds.{budget}={list(seeds)} is not usable; list different seeds per budget")
     if table.reference is not None and table.reference not in table.rows:
         raise UserError(f"{path}: reference={table.reference} is no row; {nearest(table.reference, list(table.rows))}")
-    if table.best_by is not None and not table.best_by.startswith("validation/"):
+    if table.metric not in METRICS:
+        raise UserError(f"{path}: metric={table.metric} is no metric; {nearest(table.metric, list(METRICS))}")
+    if table.digits < 0:
+        raise UserError(f"{path}: digits={table.digits} is negative; use for example 2")
+    if table.best_by is not None and table.best_by not in BEST_BY:
         raise UserError(f"{path}: best_by={table.best_by} would choose on the test rows; use validation/error")
     if both := set(table.rows) & set(table.quoted):
         raise UserError(f"{path}: '{both.pop()}' is both a row and a quoted one; rename one")

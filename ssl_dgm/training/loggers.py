@@ -80,7 +80,7 @@ class WandbLog(Log):
                     id=f"{key}-seed-{seed}",
                     resume="allow" if mode == "online" else None,
                     mode=mode,  # type: ignore[arg-type]
-                    dir=str(folder),
+                    dir=str(folder.absolute()),  # wandb writes from a process that stays where it was started
                     config={**dataclasses.asdict(config), "seed": seed},
                     reinit="create_new",
                     settings=wandb.Settings(silent=True),

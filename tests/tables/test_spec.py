@@ -83,9 +83,9 @@ def test_columns_and_numbers_may_be_numbers(tmp_path: Path) -> None:
 
 def test_units_and_directions(tmp_path: Path) -> None:
     table = spec.read(written(tmp_path, SMALL))
-    assert (table.scale, table.unit, table.lower_is_better) == (100.0, "%", True)
+    assert (table.scale, table.lower_is_better) == (100.0, True)
     table = spec.read(written(tmp_path, f"{SMALL}metric: test/bound"))
-    assert (table.scale, table.unit, table.lower_is_better) == (1.0, "nats", False)
+    assert (table.scale, table.lower_is_better) == (1.0, False)
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -122,6 +122,8 @@ REFUSED: list[tuple[str, str, str]] = [
     ("[0, 1]", "[1, 1]", "seeds.smoke=[1, 1] is not usable"),
     ("smoke:", "long:", "seeds.long=[0, 1] is not usable"),
     ("base:", "reference: m3\nbase:", "reference=m3 is no row; the nearest is m2"),
+    ("base:", "metric: test/eror\nbase:", "metric=test/eror is no metric; the nearest is test/error"),
+    ("base:", "digits: -1\nbase:", "digits=-1 is negative"),
     ("base:", "best_by: test/error\nbase:", "best_by=test/error would choose on the test rows; use validation/error"),
     ("TSVM:", "nn:", "'nn' is both a row and a quoted one; rename one"),
     ("{20: [7, 1]", "{200: [7, 1]", "row nn has a number for column 200; there are 20, b"),
