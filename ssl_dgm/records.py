@@ -9,7 +9,7 @@ runs/<key>/group-<seeds>/            curves, and checkpoints while seeds are bei
 runs/<key>/failed.json               why the last attempt failed, with its traceback; gone once one succeeds
 """
 
-import csv
+import contextlib
 import dataclasses
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -197,13 +197,21 @@ def progress(folder: Path, seeds: Sequence[int], epochs: int, say: Callable[[str
 
 
 def read_curves(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.csv with numbers as numbers, '' where an epoch had no validation, torn lines left out."""
+    """The rows of a metrics.csv with numbers as numbers, '' where an epoch had no validation.
+
+    Torn and damaged lines are left out: curves are drawn from them, and no result.
+    """
     if not path.exists():
         return []
-    with open(path, newline="") as file:
-        rows = [row for row in csv.DictReader(file) if None not in row.values() and None not in row]
-    integers = ("epoch", "seed")
-    return [{n: v if v == "" else int(v) if n in integers else float(v) for n, v in row.items()} for row in rows]
+    lines = path.read_bytes().decode(errors="replace").replace("\r", "").split("\n")
+    names, found = lines[0].split(","), []
+    for line in lines[1:]:
+        cells = line.split(",")
+        with contextlib.suppress(ValueError):
+            row = {n: v if v == "" else int(v) if n in ("epoch", "seed") else float(v) for n, v in zip(names, cells)}
+            if len(cells) == len(names) and {"epoch", "seed", "seconds"} <= row.keys():
+                found.append(row)
+    return found
 
 
 def new(config: Config, key: str, seed: int, metrics: Mapping[str, float], **facts: Any) -> dict[str, Any]:

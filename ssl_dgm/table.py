@@ -1,6 +1,7 @@
 """python -m ssl_dgm.table: trains what a table lacks, collects its rows and renders it beside the published numbers."""
 
 import argparse
+import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -90,7 +91,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.status or arguments.dry_run:
         known = collect.read(csv, say)
         states = [cells_of.look(table, cell, known, say) for cell in chosen]
-        say(cells_of.status(chosen, states) if arguments.status else _commands(chosen, states, arguments.runs))
+        say(cells_of.status(chosen, states) if arguments.status else _commands(chosen, states, arguments, table))
         return 0
     states = _collect(table, cells, csv, arguments.rows)
     if arguments.render_only:
@@ -135,7 +136,7 @@ def _folder(arguments: argparse.Namespace) -> Path:
 
 def _words(arguments: argparse.Namespace, table: Table) -> list[str]:
     """What every command gets besides its cell's settings."""
-    words = ["trainer.progress=false"]
+    words = [] if arguments.runs == "runs" else [f"runs={arguments.runs}"]
     if arguments.device != "auto":
         words.append(f"device={arguments.device}")
     if arguments.logger != "csv":
@@ -143,12 +144,13 @@ def _words(arguments: argparse.Namespace, table: Table) -> list[str]:
     return words
 
 
-def _commands(cells: Sequence[Cell], states: Sequence[State], runs: str) -> str:
-    lines = []
-    for cell, state in zip(cells, states):
-        if state.name != "done":
-            words = [*cell.command(state.missing), *([] if runs == "runs" else [f"runs={runs}"])]
-            lines.append(" ".join(["python -m ssl_dgm.train", *(f"'{w}'" if "[" in w else w for w in words)]))
+def _commands(cells: Sequence[Cell], states: Sequence[State], arguments: argparse.Namespace, table: Table) -> str:
+    words = _words(arguments, table)
+    unfinished = [(cell, state) for cell, state in zip(cells, states) if state.name != "done"]
+    lines = [
+        shlex.join(["python", "-m", "ssl_dgm.train", *cell.command(state.missing), *words])
+        for cell, state in unfinished
+    ]
     return "\n".join(lines) or "nothing to do: every cell is done"
 
 

@@ -87,7 +87,10 @@ def _parse(path: Path) -> tuple[list[Row], list[int]]:
     whole, damaged = [], []
     # A line at a time: a stray quote must not swallow the lines that follow it.
     for number, line in enumerate(path.read_bytes().decode(errors="replace").split("\n"), start=1):
-        cells = next(csv.reader([line]), [])
+        try:
+            cells = next(csv.reader([line]), [])
+        except csv.Error:  # a carriage return within a row
+            cells = []
         row = dict(zip(COLUMNS, cells))
         if number == 1 and line == ",".join(COLUMNS):
             continue

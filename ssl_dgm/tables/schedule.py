@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -69,7 +70,7 @@ class Schedule:
         return next((cell for cell in pending if cell.first_key is None or cell.first_key not in training), None)
 
     def _start(self, cell: Cell, state: State) -> None:
-        words = [*cell.command(state.missing), *self.words, f"runs={cell.config.runs}"]
+        words = [*cell.command(state.missing), "trainer.progress=false", *self.words]
         if self.deadline is not None:
             words.append(f"time_limit={max(1, int(self._seconds_left()))}s")
         environment = dict(os.environ)
@@ -79,7 +80,7 @@ class Schedule:
         cell.folder.mkdir(parents=True, exist_ok=True)
         records.clear_failure(cell.folder)
         with open(cell.folder / "log.txt", "ab") as log:
-            log.write(f"\n$ python -m ssl_dgm.train {' '.join(words)}\n".encode())
+            log.write(f"\n$ {shlex.join(['python', '-m', 'ssl_dgm.train', *words])}\n".encode())
             log.flush()
             # A session of its own: Ctrl-C comes to this process alone, which passes it on once.
             self._active[cell] = subprocess.Popen(

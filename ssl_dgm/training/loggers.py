@@ -41,6 +41,8 @@ def check(config: Config) -> None:
     name = config.logger.name
     if name != "csv" and importlib.util.find_spec(name) is None:
         raise UserError(f"logger={name} needs the package {name}; install it with pip install {name}")
+    if name == "wandb" and _mode(config) not in ("online", "offline", "disabled"):
+        raise UserError(f"WANDB_MODE={_mode(config)} is unknown; use online, offline or disabled, or unset it")
     if name == "wandb" and _mode(config) == "online" and not _has_account():
         asked = "WANDB_MODE" if config.logger.mode == "auto" else "logger.mode"
         raise UserError(f"{asked}=online needs an account's key; run 'wandb login', or use logger.mode=offline")
@@ -124,7 +126,6 @@ class TensorBoardLog(Log):
             self.last = row["epoch"]
             for name, value in _scalars(row).items():
                 self.writers[row["seed"]].add_scalar(name, value, row["epoch"])
-            self.writers[row["seed"]].flush()  # else a run that is killed loses its last two minutes
 
     def result(self, seed: int, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():
