@@ -93,6 +93,8 @@ def explain(message: str, choices: dict[str, list[str]]) -> str:
     if match := re.match(r"Ambiguous value for argument '(.+?)'", lines[0]):
         key, _, values = match[1].partition("=")
         return f"{key}={values} are several values; add -m to sweep over them, or write {key}=[{values}] for a list"
+    if where.startswith("hydra."):
+        return f"'{where}' is not a setting of Hydra here; write +{where}=... to add it"
     if match := re.match(r"Key '(.*)' (?:is )?not in", lines[0]):
         return f"'{where or match[1]}' is not a setting; {nearest(where or match[1], list(valid_keys()))}"
     return lines[0].rstrip(".") + (f" ({where})" if where else "") + "; see --help"

@@ -33,6 +33,7 @@ Trains a model on few labels and many unlabelled rows, and prints its test error
   python -m ssl_dgm.train model=m2 data=mnist budget=paper time_limit=9m
   python -m ssl_dgm.train experiment=kingma2014_code_m1m2 data=mnist
   python -m ssl_dgm.train model=m2 objective.classification=1 optimizer.lr=1e-3 --cfg job
+  python -m ssl_dgm.train -m model=m2,m1m2 labels=100,600 seeds=[0,1,2]   a sweep; hydra/launcher=joblib spreads it
 
 Choices
   model       m1 (with classifier=logistic|svm|knn|none), m2, m1m2, nn (supervised network)
@@ -41,8 +42,10 @@ Choices
   labels      how many labelled rows, balanced over the classes
   seeds       [0,1,2]: replicas trained together; each draws its own labels unless split_seed is a number
   device      auto, cpu, cuda, cuda:1, ...
+  logger      csv, wandb (offline without an account), tensorboard
   time_limit  90s, 9m, 1.5h: stops in time with a checkpoint; the same command continues
 
+Whole tables: python -m ssl_dgm.table --help. Finished runs: python -m ssl_dgm.runs --help.
 Runs are kept in runs/<model>-<data>-<labels>-<budget>-<hash>/; what is finished is not trained again (force=true does).
 --cfg job prints every setting with its value; any of them can stand on the command line.
 """
