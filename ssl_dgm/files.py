@@ -50,6 +50,12 @@ def write_atomic(path: Path, content: bytes | str | Callable[[Path], None]) -> N
             temporary.unlink(missing_ok=True)
 
 
+def remove_torn(folder: Path) -> None:
+    """Deletes the temporary files of `write_atomic` whose process was killed; nobody may be writing in the folder."""
+    for path in folder.glob(".*.????????"):
+        path.unlink()
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """JSON with a checksum over its content, written atomically."""
     body = json.dumps(content, indent=1, sort_keys=True)

@@ -35,6 +35,8 @@ def say(line: str) -> None:
 
 def main() -> None:
     """Runs the command line."""
+    if not sys.stdout.isatty() and hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it without a traceback
     try:
         sys.exit(_run(_parser().parse_args()))
     except UserError as error:

@@ -125,7 +125,8 @@ def _keep_refusal(composed: DictConfig, reason: str) -> None:
     with contextlib.suppress(UserError):
         config = composing.from_composed(composed)
         folder = Path(config.runs) / schema.key(config, sources.load(config.data.name).sha256)
-        if not (folder / "failed.json").exists():
+        # The key of a published split is not known before the manifest is read, which may be what was refused.
+        if config.split.file is None and not (folder / "failed.json").exists():
             records.fail(folder, reason)
 
 

@@ -226,6 +226,14 @@ class DeepGenerativeModel(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         self.validation = {self.score: torch.cat(self.scores, -1).mean(-1)}
 
+    # Kept, since a run that ended after its last epoch but before its record does not validate again.
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["validation"] = dict(self.validation)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.validation = dict(checkpoint.get("validation", {}))
+
 
 def _named(t: bounds.Trace, prefix: str) -> dict[str, Tensor]:
     """Means of a trace's terms, as 'p_x' and the like: for logs, and to name the one that turns NaN first."""

@@ -15,7 +15,7 @@ from ssl_dgm import config as schema
 from ssl_dgm import records
 from ssl_dgm.compose import compose
 from ssl_dgm.config import Config, UserError
-from ssl_dgm.data import sources
+from ssl_dgm.data import sources, splits
 from ssl_dgm.files import is_locked
 from ssl_dgm.tables import collect
 from ssl_dgm.tables.collect import Row
@@ -93,7 +93,7 @@ def cells(table: Table, budget: str, runs: str) -> list[Cell]:
     for row, column in itertools.product(table.rows, table.columns):
         words = (*table.base, *table.rows[row].overrides, *table.columns[column].overrides, f"budget={budget}")
         try:
-            config = compose([*words, seeds, f"runs={runs}"])
+            config = _with_published_split(compose([*words, seeds, f"runs={runs}"]))
             sha256 = sources.digest_of(config.data.name)
         except UserError as error:
             raise UserError(f"cell {row}@{column} of {table.name}: {error}") from error
@@ -101,6 +101,14 @@ def cells(table: Table, budget: str, runs: str) -> list[Cell]:
         first_key = None if first is None else schema.key(first, sha256)
         made.append(Cell(row, column, words, config, schema.key(config, sha256), first_key))
     return made
+
+
+def _with_published_split(config: Config) -> Config:
+    """The same with the checksum of the manifest it names, as its run has it: the key is of that, not of the path."""
+    if config.split.file is None or not schema.needs_labels(config):
+        return config
+    published = splits.load_manifest(Path(config.split.file), sources.load(config.data.name))
+    return dataclasses.replace(config, split=dataclasses.replace(config.split, sha256=published.sha256))
 
 
 def look(table: Table, cell: Cell, known: Sequence[Row], say: Say) -> State:

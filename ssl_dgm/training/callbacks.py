@@ -6,6 +6,7 @@ Shape legend: S seeds, T terms of the loss.
 import csv
 import io
 import math
+import os
 import signal
 import sys
 import time
@@ -127,7 +128,8 @@ class Stop(pl.Callback):
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         self.reason = signal.Signals(number).name
-        print(f"{self.reason}: stopping at the end of this epoch; once more stops at once", file=sys.stderr)
+        # Not print: the signal may have come in the middle of one, to the bar say, which refuses to be entered again.
+        os.write(2, f"{self.reason}: stopping at the end of this epoch; once more stops at once\n".encode())
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.started = time.monotonic()
@@ -136,7 +138,7 @@ class Stop(pl.Callback):
         now = time.monotonic()
         if self.deadline is not None and now + (now - self.started) > self.deadline:
             self.reason = self.reason or "time_limit"
-        if self.reason and trainer.current_epoch + 1 < (trainer.max_epochs or 0):
+        if self.reason:
             trainer.should_stop = True
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

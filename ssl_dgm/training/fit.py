@@ -99,10 +99,12 @@ def fit(
             num_sanity_val_steps=0,
         )
         trainer.fit(model, data, ckpt_path=resumed, weights_only=True)
-    if trainer.current_epoch < config.budget.epochs and len(curves.lost) < len(model.seeds):
+    by_signal = stop.reason.startswith("SIG")
+    # A signal in the last epoch ends the command too, which may have other runs to do.
+    if by_signal or (trainer.current_epoch < config.budget.epochs and len(curves.lost) < len(model.seeds)):
         where = f"after epoch {trainer.current_epoch} of {config.budget.epochs}"
         sentence = f"stopped {config.model.name} {where} ({stop.reason}); the same command continues it"
-        raise Stopped(sentence, by_signal=stop.reason.startswith("SIG"))
+        raise Stopped(sentence, by_signal=by_signal)
     if config.selection == "best_validation":
         model.load_state_dict(best.parameters, strict=False)
     model.to(device)

@@ -36,6 +36,9 @@ def train(job: Job, seeds: list[int]) -> dict[int, str]:
     )  # fmt: skip
     lost = fit(config, model, data, group, job.device, job.deadline, job.say, job.log)
     metrics = _metrics(job, model, train, test)
+    # Before the records: what has one is not looked at again.
+    _draw(job, model, train)
+    figures.curves(job.folder)
     epochs = read_curves(group / "metrics.csv")
     facts = {
         "epochs": config.budget.epochs,
@@ -56,7 +59,6 @@ def train(job: Job, seeds: list[int]) -> dict[int, str]:
         digest = hashlib.sha256(content).hexdigest()
         save(job, seed, {name: value[s] for name, value in metrics.items()}, {**facts, "weights_sha256": digest})
     checkpoints.remove(group)
-    _draw(job, model, train)
     return lost
 
 

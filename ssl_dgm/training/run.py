@@ -11,9 +11,8 @@ from ssl_dgm import records
 from ssl_dgm.checks import seconds
 from ssl_dgm.config import Config, Stopped, UserError
 from ssl_dgm.data import sources, splits
-from ssl_dgm.evaluation import figures
-from ssl_dgm.files import locked
-from ssl_dgm.training import generative, loggers, supervised
+from ssl_dgm.files import locked, remove_torn
+from ssl_dgm.training import checkpoints, generative, loggers, supervised
 from ssl_dgm.training.fit import deadline_of, find_device
 from ssl_dgm.training.jobs import Job, Result, Say, outline
 
@@ -89,13 +88,22 @@ def _carry_out(job: Job, result: Result, command: str) -> None:
                     supervised.fit(job, group)
                 else:
                     result.lost |= generative.train(job, group)
-                figures.curves(folder)
                 for picture in result.pictures:
                     job.log.picture(picture)
         for seed in config.seeds:
             if record := records.load(folder, seed, say):
                 result.records[seed] = record
                 _mend_manifest(job, seed)
+        _clear(folder, result)
+
+
+def _clear(folder: Path, result: Result) -> None:
+    """Removes what processes that were killed left behind; under the run's lock nobody else writes there."""
+    for part in [*folder.glob("seed-*"), *folder.glob("group-*")]:
+        remove_torn(part)
+    for group in folder.glob("group-*"):
+        if all(int(seed) in result.records for seed in group.name.split("-")[1:]):
+            checkpoints.remove(group)
 
 
 def _mend_manifest(job: Job, seed: int) -> None:
