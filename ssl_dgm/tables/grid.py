@@ -107,18 +107,20 @@ def _verdict(table: Table, summary: Summary, numbers: Sequence[float]) -> str:
 def _paired(grid: Grid, table: Table, of_row: Mapping[str, Sequence[State]]) -> None:
     """The lines of every other row's differences from the reference, split by split."""
     assert table.reference is not None
-    grid.lines.append(
-        Line("section", f"Minus {table.rows[table.reference].label or table.reference}, on the same splits")
-    )
+    lines = []
     theirs = [_by_split(table, state) for state in of_row[table.reference]]
     for name, states in of_row.items():
         if name == table.reference:
             continue
         ours = [_by_split(table, state) for state in states]
+        if not any(mine and other for mine, other in zip(ours, theirs)):
+            continue
         found = [statistics.paired(mine, other) for mine, other in zip(ours, theirs)]
         texts = [_difference(s, table.digits, bool(mine and other)) for s, mine, other in zip(found, ours, theirs)]
-        grid.lines.append(Line("row", table.rows[name].label or name, tuple(texts)))
-        grid.lines += _intervals(table, found, signed=True)
+        lines += [Line("row", table.rows[name].label or name, tuple(texts)), *_intervals(table, found, signed=True)]
+    if lines:
+        reference = table.rows[table.reference].label or table.reference
+        grid.lines += [Line("section", f"Minus {reference}, on the same splits"), *lines]
 
 
 def _difference(difference: Summary | None, digits: int, both_ran: bool) -> str:
