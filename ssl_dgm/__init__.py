@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ssl_dgm.api import Fitted, fit, load
-    from ssl_dgm.config import UserError
+    from ssl_dgm.config import Stopped, UserError
 
 __version__ = "0.1.0"
-__all__ = ["Fitted", "UserError", "fit", "load"]
+__all__ = ["Fitted", "Stopped", "UserError", "fit", "load"]
 
 
 def __getattr__(name: str) -> Any:
     # Not at the top: the table's and the runs' commands must not wait for torch.
-    if name == "UserError":
-        from ssl_dgm.config import UserError
+    if name in ("Stopped", "UserError"):
+        from ssl_dgm import config
 
-        return UserError
+        return getattr(config, name)
     if name in __all__:
         from ssl_dgm import api
 

@@ -20,6 +20,7 @@ from ssl_dgm.files import sha256_of
 from ssl_dgm.models.base import DeepGenerativeModel
 from ssl_dgm.probability import bounds
 from ssl_dgm.probability.randomness import Streams
+from ssl_dgm.tables import collect
 from ssl_dgm.training import generative, supervised
 from ssl_dgm.training.fit import find_device
 from ssl_dgm.training.jobs import Job, Result, create, inputs
@@ -29,7 +30,8 @@ from ssl_dgm.training.run import run as carry_out
 def fit(*overrides: str, seed: int | None = None, verbose: bool = True) -> "Fitted":
     """Trains what the words name, as `python -m ssl_dgm.train` would, and returns it ready for use.
 
-    What is finished is not trained again. `seeds=[0,1,2]` trains three; `load(fitted, seed=1)` is the next one.
+    What is finished is not trained again, and there is no baseline beside it. `seeds=[0,1,2]` trains three;
+    `load(fitted, seed=1)` is the next one. The rows go to `runs/rows.csv` all the same.
 
     Args:
         overrides: 'model=m2', 'data=digits', 'labels=100', ...
@@ -37,14 +39,20 @@ def fit(*overrides: str, seed: int | None = None, verbose: bool = True) -> "Fitt
         verbose: whether progress is printed.
 
     Raises:
-        UserError: one sentence, before anything expensive, for what cannot be.
+        UserError: one sentence, before anything expensive, for what cannot be; and when the seed is lost.
         Stopped: when `time_limit` was reached; the same call continues.
     """
     config = compose([*overrides, *([] if verbose else ["trainer.progress=false"])])
     sources.check_available(config.data.name)
     command = f"ssl_dgm.fit({', '.join(map(repr, overrides))})"
-    result = carry_out(config, print if verbose else lambda line: None, command)
-    return load(result.folder, seed=config.seeds[0] if seed is None else seed, device=config.device)
+    say = print if verbose else lambda line: None
+    result = carry_out(config, say, command)
+    rows = [row for record in result.records.values() for row in collect.rows(record)]
+    collect.append(Path(config.csv or f"{config.runs}/rows.csv"), rows, say)
+    chosen = config.seeds[0] if seed is None else seed
+    if chosen in result.lost:
+        raise UserError(f"seed {chosen} has no result: {result.lost[chosen]}")
+    return load(result.folder, seed=chosen, device=config.device)
 
 
 def load(run: "str | Path | Fitted", seed: int | None = None, device: str = "auto") -> "Fitted":
@@ -84,7 +92,14 @@ class Fitted:
         self.config: Config = records.settings(folder)
         self.config.runs = str(folder.parent)
         self._job = _reopened(self.config, folder, seed, find_device(device))
-        self.model: Any = _estimator(self._job, seed) if _is_supervised(self.config) else _network(self._job, seed)
+        if self._job.first is not None and self._job.first.sha256 != record["m1_sha256"]:
+            raise UserError(
+                f"{self._job.first.result.folder} was trained again and has other weights than the M1 that seed "
+                f"{seed} of {folder.name} was trained on; run the command in its README.md with force=true"
+            )
+        self.model: Any = (
+            _estimator(self._job, seed) if schema.is_supervised(self.config) else _network(self._job, seed)
+        )
 
     def __repr__(self) -> str:
         found = ", ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())
@@ -101,7 +116,9 @@ class Fitted:
         return self._job.splits.get(self.seed)
 
     def predict(self, x: Any) -> np.ndarray:
-        """The most probable class of every row, int64 [N].
+        """The most probable class of every row, int64 [N]: by q(y | x), or by the classifier on the M1's means.
+
+        That is how a run is scored unless it has classify=generative or features=sample, which draw samples.
 
         Args:
             x: images [N, H, W] or rows [N, D]: uint8 from 0 to 255, or floats from 0 to 1.
@@ -167,7 +184,7 @@ class Fitted:
         """x as the rows that the model sees: float32 [N, x_dim] in [0, 1], on its device."""
         array, source = np.asarray(x), self._job.source
         pixels = int(np.prod(source.shape))
-        if array.ndim < 2 or array[0].size != pixels:
+        if array.ndim < 2 or not len(array) or array[0].size != pixels:
             shape = " x ".join(map(str, source.shape))
             raise UserError(f"x has shape {array.shape}; use [N, {pixels}] or N images of {shape}")
         array = array.reshape(len(array), pixels)
@@ -198,10 +215,6 @@ class Fitted:
 def _exactly(rows: Tensor) -> Posteriors:
     """Rows that are known: Gaussians of no width."""
     return Posteriors(rows, torch.full_like(rows, -torch.inf))
-
-
-def _is_supervised(config: Config) -> bool:
-    return schema.is_estimator(config) or (config.model.name == "m1" and config.classifier != "none")
 
 
 def _reopened(config: Config, folder: Path, seed: int, device: torch.device) -> Job:

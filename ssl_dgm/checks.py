@@ -5,6 +5,7 @@ import difflib
 import math
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from ssl_dgm.config import Config, Stage, UserError, flatten
 
@@ -136,6 +137,8 @@ def check(config: Config) -> None:
         )
     if config.time_limit is not None:
         seconds(config.time_limit)
+    if config.csv is not None and Path(config.csv).is_dir():
+        raise UserError(f"csv={config.csv} is a folder; name a file in it, for example csv={config.csv}/rows.csv")
 
 
 def check_sweep(overrides: list[str], environment: Mapping[str, str]) -> None:

@@ -202,6 +202,11 @@ def is_estimator(config: Config) -> bool:
     return config.model.name == "nn"
 
 
+def is_supervised(config: Config) -> bool:
+    """Whether labelled rows alone fit the classifier: an estimator on pixels, or one on the features of an M1."""
+    return is_estimator(config) or (config.model.name == "m1" and config.classifier != "none")
+
+
 def needs_labels(config: Config) -> bool:
     """Whether anything in the run reads a label: all but a bare M1."""
     return not (config.model.name == "m1" and config.classifier == "none")

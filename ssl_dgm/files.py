@@ -106,7 +106,7 @@ def locked(path: Path, what: str, say: Callable[[str], None]) -> Iterator[None]:
             say(f"waiting for another process that is working on {what}")
             lock.acquire()
     except OSError as error:
-        remedy = "choose another folder with runs="
+        remedy = "choose another folder with runs= (rows: csv=, tables: --results)"
         raise UserError(f"{path.parent} could not be written ({error.strerror}); {remedy}") from error
     try:
         yield
@@ -121,7 +121,9 @@ def is_locked(path: Path) -> bool:
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
-    except (Timeout, OSError):
+    except Timeout:
         return True
+    except OSError:  # a folder that may only be read: whether it is held cannot be told
+        return False
     lock.release()
     return False

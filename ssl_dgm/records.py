@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from ssl_dgm import config as schema
 from ssl_dgm.config import Config, UserError
@@ -70,9 +71,9 @@ def settings(folder: Path) -> Config:
     """
     try:
         kept = read_json(folder / "config.json")["settings"]
-    except (OSError, DamagedFile, KeyError) as error:
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), kept))
+    except (OSError, DamagedFile, KeyError, OmegaConfBaseException) as error:
         raise UserError(f"{folder} holds no readable config.json; run its command again to restore it") from error
-    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), kept))
     assert isinstance(config, Config)
     return config
 
@@ -83,7 +84,7 @@ def folders(runs: Path) -> list[Path]:
 
 
 def find(name: Path) -> Path:
-    """The folder of a run: `name` itself, or the only folder whose name begins so.
+    """The folder of a run: `name` itself, or the only folder that begins with these words or with a part of its hash.
 
     Raises:
         UserError: when there is none, or there are several.
@@ -91,7 +92,10 @@ def find(name: Path) -> Path:
     every = folders(name.parent)
     if name in every:
         return name
-    close = [folder for folder in every if folder.name.startswith(name.name)]
+    close = [folder for folder in every if folder.name.startswith(f"{name.name.rstrip('-')}-")]
+    # 'm2-digits-100' must not be taken for m2-digits-1000: what is left out of a word is left out of the last.
+    starting = [folder for folder in every if folder.name.startswith(name.name)]
+    close = close or [folder for folder in starting if "-" not in folder.name.removeprefix(name.name)]
     if len(close) == 1:
         return close[0]
     if not close:
@@ -136,6 +140,11 @@ def finished(folder: Path, seeds: Sequence[int], say: Callable[[str], None]) -> 
     return found
 
 
+def weights_sha256(folder: Path, seed: int) -> str:
+    """Of the weights that a finished seed left."""
+    return sha256_of(folder / f"seed-{seed}" / "weights.safetensors")
+
+
 def save(folder: Path, record: Mapping[str, Any]) -> None:
     """Writes a seed's record; from then on the seed counts as finished."""
     write_json(folder / f"seed-{record['seed']}" / "result.json", dict(record))
@@ -162,7 +171,7 @@ def failure(folder: Path) -> str | None:
     """Why the last attempt failed; None when it did not."""
     try:
         return read_json(folder / "failed.json")["reason"]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except DamagedFile as error:
         return str(error)
@@ -188,7 +197,8 @@ def progress(folder: Path, seeds: Sequence[int], epochs: int, say: Callable[[str
     """How far these seeds of a run are, from what its folder holds."""
     finished = tuple(seed for seed in seeds if load(folder, seed, say))
     curves = []
-    for group in folder.glob("group-*"):
+    newest = sorted(folder.glob("group-*/metrics.csv"), key=lambda path: path.stat().st_mtime)
+    for group in (path.parent for path in newest):
         members = [int(seed) for seed in group.name.split("-")[1:]]
         if members[0] in seeds and members[0] not in finished:
             curves = [row for row in read_curves(group / "metrics.csv") if row["seed"] == members[0]]
@@ -228,7 +238,7 @@ def new(config: Config, key: str, seed: int, metrics: Mapping[str, float], **fac
         "data": config.data.name,
         "labels": config.labels if schema.needs_labels(config) else 0,
         "seed": seed,
-        "selection": config.selection,
+        "selection": "last" if schema.is_supervised(config) else config.selection,
         "budget": "" if schema.is_estimator(config) else config.budget.name,
         "metrics": dict(metrics),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -13,7 +13,7 @@ from ssl_dgm import config as schema
 from ssl_dgm import records
 from ssl_dgm.config import Config, UserError
 from ssl_dgm.data import sources
-from ssl_dgm.files import is_locked
+from ssl_dgm.files import is_locked, locked
 from ssl_dgm.tables.render import closing_table, mean_and_spread
 
 EPILOG = """\
@@ -49,8 +49,12 @@ def main() -> None:
             command.add_argument("--yes", action="store_true", help="do not ask")
     arguments = parser.parse_args()
     try:
-        folders = [records.find(arguments.runs / name) for name in getattr(arguments, "run", [])]
-        arguments.function(arguments, folders)
+        names = [Path(name) for name in getattr(arguments, "run", [])]
+        found = [records.find(name if name.is_dir() else arguments.runs / name) for name in names]
+        arguments.function(arguments, list(dict.fromkeys(found)) if arguments.function is _rm else found)
+    except (KeyboardInterrupt, EOFError):
+        print("\nnothing was deleted")
+        sys.exit(130)
     except UserError as error:
         print(f"ssl_dgm: {error}", file=sys.stderr)
         sys.exit(2)
@@ -126,7 +130,9 @@ def _rm(arguments: argparse.Namespace, folders: Sequence[Path]) -> None:
             print("nothing was deleted")
             return
     for folder in folders:
-        shutil.rmtree(folder)
+        # A training that began during the question is waited for, not deleted under itself.
+        with locked(folder / ".lock", folder.name, print):
+            shutil.rmtree(folder)
         print(f"deleted {folder}")
 
 
@@ -160,17 +166,24 @@ def _headline(folder: Path) -> str:
     return ""
 
 
+def _settings(folder: Path) -> Config | None:
+    """None where they are damaged, of another version, or of a run that failed before it had any."""
+    try:
+        return records.settings(folder)
+    except UserError:
+        return None
+
+
 def _model(folder: Path) -> str:
-    return records.model_name(records.settings(folder)) if (folder / "config.json").exists() else ""
+    config = _settings(folder)
+    return "?" if config is None else records.model_name(config)
 
 
 def _first_stage(folder: Path) -> str | None:
     """The name of the run of the M1 that a run builds on."""
-    if not (folder / "config.json").exists():
-        return None
-    config: Config = records.settings(folder)
-    first = schema.first_stage(config)
-    return None if first is None else schema.key(first, sources.digest_of(config.data.name))
+    config = _settings(folder)
+    first = None if config is None else schema.first_stage(config)
+    return None if config is None or first is None else schema.key(first, sources.digest_of(config.data.name))
 
 
 def _size(folder: Path) -> int:

@@ -1,8 +1,9 @@
 """python -m ssl_dgm.table: trains what a table lacks, collects its rows and renders it beside the published numbers."""
 
 import argparse
+import math
+import os
 import shlex
-import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from ssl_dgm.files import write_atomic
 from ssl_dgm.tables import cells as cells_of
 from ssl_dgm.tables import collect, grid, render, schedule, spec
 from ssl_dgm.tables.cells import Cell, State
+from ssl_dgm.tables.collect import Row
 from ssl_dgm.tables.spec import Table
 
 EPILOG = """\
@@ -24,7 +26,7 @@ EPILOG = """\
 
 What is finished is never trained again; after --minutes, Ctrl-C or a crash the same command continues. The rows go to
 results/<name>.csv (short: results/short/; smoke: <runs>/smoke/), and the table to .md, .tex and .html beside it.
-Exit code: 0, 1 when a cell failed, 2 for a usage error, 130 after Ctrl-C.
+Exit code: 0, 1 when a cell failed or could not be finished, 2 for a usage error, 130 after Ctrl-C.
 """
 
 
@@ -36,13 +38,14 @@ def say(line: str) -> None:
 
 def main() -> None:
     """Runs the command line."""
-    if not sys.stdout.isatty() and hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it without a traceback
     try:
         sys.exit(_run(_parser().parse_args()))
     except UserError as error:
         print(f"ssl_dgm: {error}", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:  # as by `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except KeyboardInterrupt:
         print("ssl_dgm: interrupted; the same command continues", file=sys.stderr)
         sys.exit(130)
@@ -63,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         what.add_argument(flag, action="store_true", help=text)
     add("--only", nargs="+", metavar="CELL", default=[], help="train only these rows (m2) or cells (m2@100)")
     add("--jobs", type=_positive, default=1, metavar="N", help="cells trained at once, each by its own process")
-    add("--minutes", type=float, metavar="M", help="stop cleanly after so long, between or inside runs")
+    add("--minutes", type=_minutes, metavar="M", help="stop cleanly after so long, between or inside runs")
     add(
         "--rows",
         nargs="+",
@@ -85,18 +88,30 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _minutes(text: str) -> float:
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = math.nan
+    if not 0 < minutes < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no positive number")
+    return minutes
+
+
 def _run(arguments: argparse.Namespace) -> int:
     started = time.monotonic()
     table = spec.read(spec.find(arguments.table))
+    if Path(arguments.runs).exists() and not Path(arguments.runs).is_dir():
+        raise UserError(f"--runs {arguments.runs} is no folder; name one")
     cells = cells_of.cells(table, arguments.budget, arguments.runs)
     chosen = [cell for cell in cells if _is_chosen(table, cell, arguments.only)]
     csv = _folder(arguments) / f"{table.name}.csv"
     if arguments.status or arguments.dry_run:
-        known = collect.read(csv, say)
+        known = [*collect.read(csv, say), *_rows(arguments.rows, table, cells)]
         states = [cells_of.look(table, cell, known, say) for cell in chosen]
         say(cells_of.status(chosen, states) if arguments.status else _commands(chosen, states, arguments, table))
         return 0
-    states = _collect(table, cells, csv, arguments.rows)
+    states = _collect(table, cells, csv, _rows(arguments.rows, table, cells))
     if arguments.render_only:
         _write(table, arguments.budget, states, csv, show=True)
         return 0
@@ -115,7 +130,7 @@ def _run(arguments: argparse.Namespace) -> int:
         )
         work.carry_out(chosen)
         stopped = work.stopping or ("" if minutes is None else "the time is up")
-        states = _collect(table, cells, csv, [])
+        states = _collect(table, cells, csv)
     _write(table, arguments.budget, states, csv, show=True)
     return _conclude([(cell, states[cell]) for cell in chosen], stopped)
 
@@ -157,16 +172,24 @@ def _commands(cells: Sequence[Cell], states: Sequence[State], arguments: argpars
     return "\n".join(lines) or "nothing to do: every cell is done"
 
 
-def _collect(table: Table, cells: Sequence[Cell], csv: Path, others: Sequence[Path]) -> dict[Cell, State]:
-    """Brings the rows of all finished seeds into the CSV; returns how far every cell is."""
-    known = collect.read(csv, lambda line: None)
-    for path in others:
+def _rows(paths: Sequence[Path], table: Table, cells: Sequence[Cell]) -> list[Row]:
+    """The rows in other files that are of the cells' runs."""
+    by_hash, found = {cell.config_hash: cell for cell in cells}, []
+    for path in paths:
         if not path.is_file():
-            raise UserError(f"--rows {path}: there is no such file")
-        by_hash = {cell.config_hash: cell for cell in cells}
+            raise UserError(f"--rows {path}: there is no such file; name CSV files of rows")
         for row in collect.read(path, say):
             if (cell := by_hash.get(row["config_hash"])) is not None:
-                known.append(collect.placed(row, table.name, cell.row, cell.column))
+                found.append(collect.placed(row, table.name, cell.row, cell.column))
+    return found
+
+
+def _collect(table: Table, cells: Sequence[Cell], csv: Path, others: Sequence[Row] = ()) -> dict[Cell, State]:
+    """Brings the rows of all finished seeds into the CSV; returns how far every cell is."""
+    # Of a seed in both, the table's own row wins.
+    own = collect.read(csv, lambda line: None)
+    listed = {(row["row"], row["column"], row["config_hash"], row["seed"]) for row in own}
+    known = own + [row for row in others if (row["row"], row["column"], row["config_hash"], row["seed"]) not in listed]
     states = {cell: cells_of.look(table, cell, known, say) for cell in cells}
     collect.append(csv, [row for state in states.values() for row in state.rows], say)
     return states
@@ -174,7 +197,7 @@ def _collect(table: Table, cells: Sequence[Cell], csv: Path, others: Sequence[Pa
 
 def _keep(table: Table, budget: str, cells: Sequence[Cell], csv: Path) -> None:
     """After every cell: whoever looks, or a crash, finds the table as far as it is."""
-    _write(table, budget, _collect(table, cells, csv, []), csv, show=False)
+    _write(table, budget, _collect(table, cells, csv), csv, show=False)
 
 
 def _write(table: Table, budget: str, states: Mapping[Cell, State], csv: Path, show: bool) -> None:
@@ -182,7 +205,7 @@ def _write(table: Table, budget: str, states: Mapping[Cell, State], csv: Path, s
     markdown = render.to_markdown(made)
     for suffix, text in ((".md", markdown), (".tex", render.to_latex(made)), (".html", render.to_html(made))):
         path = csv.with_suffix(suffix)
-        if not path.exists() or path.read_text() != text:
+        if not path.exists() or path.read_bytes() != text.encode():
             write_atomic(path, text)
     if not show:
         return

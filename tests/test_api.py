@@ -4,10 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 import ssl_dgm
-from ssl_dgm import UserError
+from ssl_dgm import UserError, records
 from ssl_dgm.data import sources
+from ssl_dgm.files import read_json
+from ssl_dgm.tables import collect
 
 TINY = ("data=digits", "labels=100", "budget=smoke", "network.hidden=[24]", "seeds=[0,3]", "trainer.progress=false")
 DIGITS = sources.load("digits")
@@ -117,3 +120,29 @@ def test_damaged_weights_are_not_loaded() -> None:
         ssl_dgm.load(fitted, seed=3)
     mended = ssl_dgm.fit(*TINY, "model=m2", seed=3, verbose=False)
     assert mended.metrics == ssl_dgm.load(fitted, seed=3).metrics
+
+
+def test_a_stack_whose_m1_was_trained_again_to_other_weights_is_not_loaded() -> None:
+    stack = ssl_dgm.fit(*TINY, "model=m1m2", verbose=False)
+    (first,) = Path("runs").glob("m1-*")
+    record = read_json(first / "seed-0" / "result.json")
+    weights = load_file(first / "seed-0" / "weights.safetensors")
+    save_file({name: 2 * tensor for name, tensor in weights.items()}, first / "seed-0" / "weights.safetensors")
+    digest = records.weights_sha256(first, 0)
+    records.save(first, record | {"weights_sha256": digest})
+    with pytest.raises(UserError, match="has other weights than the M1 that seed 0"):
+        ssl_dgm.load(stack)
+
+
+def test_a_seed_that_is_lost_says_why() -> None:
+    with pytest.raises(UserError, match=r"seed 0 has no result: .* became non-finite"):
+        ssl_dgm.fit(*TINY, "model=m2", "seeds=[0]", "optimizer.lr=1e30", verbose=False)
+
+
+def test_estimators_choose_no_epoch_and_rows_are_written() -> None:
+    ssl_dgm.fit(*TINY, "model=nn", "selection=best_validation", verbose=False)
+    rows = collect.read(Path("runs/rows.csv"), print)
+    assert {(row["selection"], row["validation_labels"]) for row in rows} == {("last", "0")}
+    ssl_dgm.fit(*TINY, "model=m2", "selection=best_validation", verbose=False)
+    rows = [row for row in collect.read(Path("runs/rows.csv"), print) if row["model"] == "m2"]
+    assert {(row["selection"], row["validation_labels"]) for row in rows} == {("best_validation", "200")}

@@ -84,10 +84,23 @@ def test_rm_refuses_a_run_in_training_and_unclear_names(runs: Callable[..., Outc
     with locked(tmp_path / "runs" / first / ".lock", "it", print):
         busy = runs("rm", second, first, "--yes")
     assert busy.code == 2 and "is being trained" in busy.err
+    (tmp_path / "runs" / "m2-digits-1000-smoke-0123456789").mkdir()
+    (tmp_path / "runs" / "m2-digits-1000-smoke-0123456789" / "failed.json").write_text("{}")
+    assert "is no run" in runs("rm", "m2-digits-10", "--yes").err, "1000 labels are not 10 of another kind"
+    shutil.rmtree(tmp_path / "runs" / "m2-digits-1000-smoke-0123456789")
     unclear = runs("rm", "m2-", "--yes")
     assert unclear.code == 2 and "is the beginning of 2 runs" in unclear.err
     assert runs("show", "m7").err.startswith("ssl_dgm: runs/m7 is no run")
     assert names(tmp_path, "m2-") == [first, second]
+
+
+def test_a_damaged_run_hides_no_other(runs: Callable[..., Outcome], tmp_path: Path) -> None:
+    first, second = names(tmp_path, "m2-")
+    (tmp_path / "runs" / first / "config.json").write_text("{")
+    listed = runs("ls")
+    assert listed.code == 0 and second in listed.out and first in listed.out
+    assert "holds no readable config.json" in runs("show", first).err
+    assert runs("rm", first, "--yes").code == 0
 
 
 def test_it_needs_no_torch() -> None:

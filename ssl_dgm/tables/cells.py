@@ -16,7 +16,6 @@ from ssl_dgm import records
 from ssl_dgm.compose import compose
 from ssl_dgm.config import Config, UserError
 from ssl_dgm.data import sources, splits
-from ssl_dgm.files import is_locked
 from ssl_dgm.tables import collect
 from ssl_dgm.tables.collect import Row
 from ssl_dgm.tables.spec import Table
@@ -71,6 +70,7 @@ class State:
     note: str = ""
     seconds_left: float | None = None  # None: not known
     seconds_whole: float | None = None  # all epochs at the speed of the last ones
+    seconds_first: float = 0.0  # left of its M1, which other cells may wait for too
 
     @cached_property
     def seconds(self) -> float:
@@ -112,42 +112,54 @@ def _with_published_split(config: Config) -> Config:
 
 
 def look(table: Table, cell: Cell, known: Sequence[Row], say: Say) -> State:
-    """How far a cell is, from the rows of the table's CSV and from its run's folder.
+    """How far a cell is, from its run's folder and from the rows of the table's CSV.
 
     Args:
-        known: whole rows of the CSV; those of another configuration count as stale.
+        known: whole rows of the CSV, which stand for seeds that the folder has not; those of another configuration
+            count as stale.
     """
     seeds = cell.config.seeds
     here = [row for row in known if (row["row"], row["column"]) == (cell.row, cell.column)]
-    rows = [row for row in here if row["config_hash"] == cell.config_hash and int(row["seed"]) in seeds]
-    listed = {int(row["seed"]) for row in rows if row["metric"] == table.metric}
-    rows = [row for row in rows if int(row["seed"]) in listed]
+    of_seed: dict[int, list[Row]] = {}
+    for row in here:
+        if row["config_hash"] == cell.config_hash:
+            of_seed.setdefault(int(row["seed"]), []).append(row)
     for seed in seeds:
-        record = None if seed in listed else records.load(cell.folder, seed, say)
-        if record and table.metric in record["metrics"]:
-            rows += collect.rows(record, table.name, cell.row, cell.column)
-            listed.add(seed)
-    missing = [seed for seed in seeds if seed not in listed]
+        # A record before the rows of one: a run that was forced replaces what was collected of it.
+        if record := records.load(cell.folder, seed, say):
+            of_seed[seed] = collect.rows(record, table.name, cell.row, cell.column)
+    measured = [seed for seed in seeds if any(row["metric"] == table.metric for row in of_seed.get(seed, []))]
+    missing = [seed for seed in seeds if seed not in measured]
+    rows = [row for seed in measured for row in of_seed[seed]]
     if not missing:
         return State("done", rows, seconds_left=0.0)
+    if without := [seed for seed in missing if seed in of_seed]:
+        has = ", ".join(sorted({row["metric"] for row in of_seed[without[0]]}))
+        return State("failed", rows, missing, f"its run has no {table.metric}, only {has}")
     progress = records.progress(cell.folder, missing, cell.config.budget.epochs, say)
+    note, left = f"epoch {progress.epoch} of {progress.epochs}" if progress.epoch else "", progress.seconds_left
     whole = None if progress.seconds_per_epoch is None else progress.seconds_per_epoch * progress.epochs
-    note = f"epoch {progress.epoch} of {progress.epochs}" if progress.epoch else ""
-    left = progress.seconds_left
-    running = progress.running
-    first, first_config = cell.first_folder, schema.first_stage(cell.config)
-    if not running and first is not None and first_config is not None and is_locked(first / ".lock"):
-        before = records.progress(first, first_config.seeds, first_config.budget.epochs, say)
-        running, note, left = True, f"its M1 is at epoch {before.epoch} of {before.epochs}", None
-    if running:
+    if progress.running:
         return State("running", rows, missing, note, left, whole)
+    waits, first_left = _first_stage(cell, say)
     if reason := records.failure(cell.folder):
-        return State("failed", rows, missing, reason)
+        return State("failed", rows, missing, reason, None, whole, first_left)
     if rows:
-        return State("partial", rows, missing, note or f"{len(listed)} of {len(seeds)} seeds", left)
+        note = waits or note or f"{len(measured)} of {len(seeds)} seeds"
+        return State("partial", rows, missing, note, left, whole, first_left)
     if here and not progress.epoch:
-        return State("stale", [], missing, "its rows are of other settings")
-    return State("missing", [], missing, note, left)
+        return State("stale", [], missing, waits or "its rows are of other settings", None, None, first_left)
+    return State("missing", [], missing, waits or note, left, whole, first_left)
+
+
+def _first_stage(cell: Cell, say: Say) -> tuple[str, float]:
+    """How far the M1 of a cell is that is in training, and the seconds that are left of it."""
+    folder, config = cell.first_folder, schema.first_stage(cell.config)
+    if folder is None or config is None:
+        return "", 0.0
+    progress = records.progress(folder, config.seeds, config.budget.epochs, say)
+    left = progress.seconds_left or 0.0 if len(progress.finished) < len(config.seeds) else 0.0
+    return f"its M1 is at epoch {progress.epoch} of {progress.epochs}" if progress.running else "", left
 
 
 def with_estimates(cells: Sequence[Cell], states: Sequence[State]) -> list[State]:
@@ -170,14 +182,17 @@ def status(cells: Sequence[Cell], states: Sequence[State]) -> str:
     lines = []
     for cell, state in zip(cells, states):
         seeds = f"{len(cell.config.seeds) - len(state.missing)} of {len(cell.config.seeds)}"
-        left = "" if state.name == "done" else "?" if state.seconds_left is None else duration(state.seconds_left)
+        left = "?" if state.seconds_left is None else duration(state.seconds_left + state.seconds_first)
+        left = "" if state.name == "done" else left
         lines.append((cell.name, state.name, seeds, left, state.note, cell.key))
     counts = Counter(state.name for state in states)
     unfinished = [state for state in states if state.name != "done"]
     known = [state.seconds_left for state in unfinished if state.seconds_left is not None]
+    firsts = {cell.first_key: state.seconds_first for cell, state in zip(cells, states)}
     total = ", ".join(f"{counts[name]} {name}" for name in STATES if counts[name])
     if known:
-        total += f"; about {duration(sum(known))} of training left in {len(known)} of {len(unfinished)} cells"
+        left = duration(sum(known) + sum(firsts.values()))
+        total += f"; about {left} of training left in {len(known)} of {len(unfinished)} cells"
     table = tabulate(lines, headers=("cell", "state", "seeds", "left", "", "run"), disable_numparse=True)
     return f"{table}\n\n{len(cells)} cells: {total}"
 

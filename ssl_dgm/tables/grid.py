@@ -188,9 +188,10 @@ def _caption(table: Table, budget: str, states: Sequence[State]) -> list[str]:
     """What a reader must know to use the numbers."""
     rows = [row for state in states for row in state.rows if row["metric"] == table.metric]
     says = [f"{table.title}, budget={budget}"]
-    says.append("Here: mean ± sample standard deviation (ddof = 1) over n seeds, each with labels of its own draw;")
-    if any(row["split_seed"] != row["seed"] for row in rows):
-        says[-1] = "Here: mean ± sample standard deviation (ddof = 1) over n seeds, some of which share their labels;"
+    drawn = [row["split_seed"] == row["seed"] for row in rows if row["split_sha256"]]
+    labels = ", each with labels of its own draw" if all(drawn) else ", some of which share their labels"
+    labels = labels if drawn else ""
+    says.append(f"Here: mean ± sample standard deviation (ddof = 1) over n seeds{labels};")
     says.append("the interval is Student's t for the mean.")
     rules = {"last": "the weights after the last epoch", "best_validation": "the weights of the best validation epoch"}
     kinds = sorted({rules.get(row["selection"], row["selection"]) for row in rows})

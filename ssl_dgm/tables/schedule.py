@@ -15,6 +15,8 @@ from tqdm import tqdm
 
 from ssl_dgm import config as schema
 from ssl_dgm import records
+from ssl_dgm.config import UserError
+from ssl_dgm.files import is_locked
 from ssl_dgm.tables.cells import Cell, Say, State, duration
 
 LEAST = 15.0  # seconds: with less time left, no process is started
@@ -37,37 +39,56 @@ class Schedule:
     _signal: str = ""
 
     def carry_out(self, cells: Sequence[Cell]) -> dict[Cell, State]:
-        """Tries every cell once, those first that no other process is working on; returns how far they are then."""
+        """Tries every cell once, those first that no other process is working on; returns how far they are then.
+
+        Raises:
+            UserError: when a run's folder cannot be written to; the processes are then asked to end.
+        """
         states = {cell: self.look(cell) for cell in cells}
-        pending = sorted(
-            (cell for cell in cells if states[cell].name != "done"), key=lambda c: states[c].name == "running"
-        )
-        shown = 0.0
+        pending = [cell for cell in cells if states[cell].name != "done"]
         # Standard error, as all progress bars; nothing where that is a file.
         with self._signals(), tqdm(total=len(pending), unit="cell", disable=None, leave=False) as bar:
-            while pending or self._active:
-                if not self.stopping and self._signal:
-                    self._stop(self._signal)
-                elif not self.stopping and self._seconds_left() < (0 if self._active else LEAST):
-                    self._stop("the time is up")
-                if self.stopping:
-                    pending.clear()
-                while len(self._active) < self.jobs and (cell := self._next(pending)) is not None:
-                    pending.remove(cell)
-                    self._start(cell, states[cell])
-                time.sleep(POLL)
-                for cell in [cell for cell, process in self._active.items() if process.poll() is not None]:
-                    states[cell] = self._end(cell)
-                    bar.update()
-                if time.monotonic() - shown > SHOW:
-                    bar.set_postfix_str("; ".join(self._progress(cell) for cell in self._active))
-                    shown = time.monotonic()
+            try:
+                self._loop(pending, states, bar)
+            except BaseException:
+                # They are in sessions of their own, where no Ctrl-C would find them any more.
+                for process in self._active.values():
+                    process.terminate()
+                raise
         return states
+
+    def _loop(self, pending: list[Cell], states: dict[Cell, State], bar: tqdm) -> None:
+        shown = 0.0
+        while pending or self._active:
+            if not self.stopping and self._signal:
+                self._stop(self._signal)
+            elif self._signal:
+                self.stopping = self._signal
+            elif not self.stopping and self._seconds_left() < (0 if self._active else LEAST):
+                self._stop("the time is up")
+            if self.stopping:
+                pending.clear()
+            while len(self._active) < self.jobs and (cell := self._next(pending)) is not None:
+                pending.remove(cell)
+                states[cell] = self.look(cell)
+                if states[cell].name == "done":  # by another command, meanwhile
+                    bar.update()
+                else:
+                    self._start(cell, states[cell])
+            time.sleep(POLL)
+            for cell in [cell for cell, process in self._active.items() if process.poll() is not None]:
+                states[cell] = self._end(cell)
+                bar.update()
+            if time.monotonic() - shown > SHOW:
+                bar.set_postfix_str("; ".join(self._progress(cell) for cell in self._active))
+                shown = time.monotonic()
 
     def _next(self, pending: Sequence[Cell]) -> Cell | None:
         """The next cell to start; one that would only wait for an M1 in training stays behind."""
         training = {cell.first_key for cell in self._active if not _has_first_stage(cell)}
-        return next((cell for cell in pending if cell.first_key is None or cell.first_key not in training), None)
+        free = [cell for cell in pending if cell.first_key is None or cell.first_key not in training]
+        # Another table may be at work on the same folder: the cells that it is not training first.
+        return next((cell for cell in free if not is_locked(cell.folder / ".lock")), free[0] if free else None)
 
     def _start(self, cell: Cell, state: State) -> None:
         words = [*cell.command(state.missing), "trainer.progress=false", *self.words]
@@ -77,8 +98,13 @@ class Schedule:
         if self.jobs > 1:
             # Processes that each take all cores are slower than processes that share them.
             environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.jobs)))
-        cell.folder.mkdir(parents=True, exist_ok=True)
-        records.clear_failure(cell.folder)
+        try:
+            cell.folder.mkdir(parents=True, exist_ok=True)
+            records.clear_failure(cell.folder)
+            (cell.folder / "log.txt").touch()
+        except OSError as error:
+            remedy = "choose another folder with --runs"
+            raise UserError(f"{cell.folder} could not be written to ({error.strerror}); {remedy}") from error
         with open(cell.folder / "log.txt", "ab") as log:
             log.write(f"\n$ {shlex.join(['python', '-m', 'ssl_dgm.train', *words])}\n".encode())
             log.flush()

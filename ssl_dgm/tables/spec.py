@@ -86,7 +86,10 @@ def find(name: str) -> Path:
     if Path(name).suffix in (".yaml", ".yml"):
         if not Path(name).is_file():
             raise UserError(f"there is no file {name}; name a table ({', '.join(names())}) or an existing YAML file")
-        return Path(name)
+        path, own = Path(name), compose.config_folder() / "table" / f"{Path(name).stem}.yaml"
+        if own.is_file() and not own.samefile(path):
+            raise UserError(f"{name} has the name of a table of conf/table, whose rows it would replace; rename it")
+        return path
     path = compose.config_folder() / "table" / f"{name}.yaml"
     if not path.is_file():
         raise UserError(f"table '{name}' is unknown; {nearest(name, names())}")

@@ -111,7 +111,8 @@ def save(job: Job, seed: int, metrics: dict[str, float], facts: dict[str, Any]) 
     config, split = job.config, job.splits.get(seed)
     if split is not None:
         splits.save(split, job.folder / f"seed-{seed}" / "split.json")
-    validated = len(job.source.train_y) - job.source.num_train if config.selection == "best_validation" else 0
+    chosen = config.selection == "best_validation" and not schema.is_supervised(config)
+    validated = len(job.source.train_y) - job.source.num_train if chosen else 0
     facts = {
         "split_seed": None if split is None else split.split_seed,
         "split_sha256": None if split is None else split.sha256,

@@ -116,7 +116,7 @@ class TensorBoardLog(Log):
     def __init__(self, config: Config, key: str, folder: Path, seeds: Sequence[int]) -> None:
         from torch.utils.tensorboard.writer import SummaryWriter
 
-        self.last = 0
+        self.last = config.budget.epochs  # unless an epoch follows
         self.writers: dict[int, Any] = {}
         for seed in seeds:
             self.writers[seed] = SummaryWriter(str(folder / "tensorboard" / f"seed-{seed}"))

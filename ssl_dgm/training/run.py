@@ -78,13 +78,14 @@ def _carry_out(job: Job, result: Result, command: str) -> None:
             records.forget(folder, done)
             done = []
         missing = [seed for seed in config.seeds if seed not in done]
+        _compare_first_stages(job, result, done)
         if done:
             say(f"finished before: {'seed' if len(done) == 1 else 'seeds'} {', '.join(map(str, done))} of {job.key}")
         if missing and result.first is not None:
             job.first = generative.open_first_stage(job, result.first)
         for group in _chunks(missing, config.seeds_at_once):
             with loggers.opened(config, job.key, folder, group) as job.log:
-                if schema.is_estimator(config) or (job.first is not None and config.model.name == "m1"):
+                if schema.is_supervised(config):
                     supervised.fit(job, group)
                 else:
                     result.lost |= generative.train(job, group)
@@ -104,6 +105,19 @@ def _clear(folder: Path, result: Result) -> None:
     for group in folder.glob("group-*"):
         if all(int(seed) in result.records for seed in group.name.split("-")[1:]):
             checkpoints.remove(group)
+
+
+def _compare_first_stages(job: Job, result: Result, done: Sequence[int]) -> None:
+    """Says so when finished seeds stand on other weights than the M1 that is there now."""
+    if result.first is None:
+        return
+    now = records.weights_sha256(result.first.folder, job.config.m1_seed)
+    earlier = {seed: (records.load(job.folder, seed, job.say) or {}).get("m1_sha256") for seed in done}
+    if others := [str(seed) for seed, sha256 in earlier.items() if sha256 != now]:
+        job.say(
+            f"seeds {', '.join(others)} of {job.key} were trained on an M1 with other weights than the one that is "
+            "there now (column m1_sha256); force=true trains them again"
+        )
 
 
 def _mend_manifest(job: Job, seed: int) -> None:

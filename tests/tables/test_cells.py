@@ -1,0 +1,107 @@
+"""How far a cell is: from its run's folder first, then from rows that came without it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ssl_dgm import records
+from ssl_dgm.files import locked
+from ssl_dgm.tables import collect, spec
+from ssl_dgm.tables.cells import Cell, State, cells, look, status
+
+TABLE = """
+title: Small
+source: nobody
+seeds: {smoke: [0, 1]}
+base: [data=digits]
+columns: {a: {overrides: [labels=20]}}
+rows:
+  nn: {overrides: [model=nn]}
+  m1m2: {overrides: [model=m1m2]}
+"""
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> spec.Table:
+    (tmp_path / "small.yaml").write_text(TABLE)
+    return spec.read(tmp_path / "small.yaml")
+
+
+@pytest.fixture
+def made(table: spec.Table, tmp_path: Path) -> dict[str, Cell]:
+    return {cell.row: cell for cell in cells(table, "smoke", str(tmp_path / "runs"))}
+
+
+def save(cell: Cell, seed: int, metrics: dict[str, float]) -> dict[str, Any]:
+    facts = {"train_seconds": 3.0, "updates": 0, "n_test": 500, "validation_labels": 0}
+    record = records.new(cell.config, cell.key, seed, metrics, **facts)
+    records.save(cell.folder, record)
+    return record
+
+
+def values(state: State) -> list[str]:
+    return [row["value"] for row in state.rows if row["metric"] == "test/error"]
+
+
+def test_missing_partial_done(table: spec.Table, made: dict[str, Cell]) -> None:
+    cell = made["nn"]
+    assert look(table, cell, [], print).name == "missing"
+    save(cell, 0, {"test/error": 0.25})
+    state = look(table, cell, [], print)
+    assert (state.name, state.missing, state.note) == ("partial", [1], "1 of 2 seeds")
+    save(cell, 1, {"test/error": 0.5})
+    state = look(table, cell, [], print)
+    assert (state.name, values(state), state.seconds) == ("done", ["0.25", "0.5"], 6.0)
+
+
+def test_rows_stand_for_a_run_that_is_not_here(table: spec.Table, made: dict[str, Cell]) -> None:
+    cell = made["nn"]
+    record = records.new(cell.config, cell.key, 0, {"test/error": 0.25})
+    rows = collect.rows(record, "small", "nn", "a")
+    state = look(table, cell, rows, print)
+    assert (state.name, values(state), state.missing) == ("partial", ["0.25"], [1])
+    others = [row | {"config_hash": "0123456789"} for row in rows]
+    state = look(table, cell, others, print)
+    assert (state.name, state.rows, state.missing) == ("stale", [], [0, 1])
+
+
+def test_a_run_that_was_forced_replaces_what_was_collected_of_it(table: spec.Table, made: dict[str, Cell]) -> None:
+    cell = made["nn"]
+    rows = collect.rows(save(cell, 0, {"test/error": 0.25}), "small", "nn", "a")
+    save(cell, 0, {"test/error": 0.5})
+    assert values(look(table, cell, rows, print)) == ["0.5"]
+
+
+def test_a_run_without_the_tables_metric_fails_with_a_reason(table: spec.Table, made: dict[str, Cell]) -> None:
+    save(made["nn"], 0, {"test/bound": -90.0})
+    state = look(table, made["nn"], [], print)
+    assert (state.name, state.note) == ("failed", "its run has no test/error, only test/bound")
+
+
+def test_failed_and_running(table: spec.Table, made: dict[str, Cell]) -> None:
+    cell = made["m1m2"]
+    records.fail(cell.folder, "the disk is full")
+    assert cell.first_folder is not None
+    cell.first_folder.mkdir()
+    with locked(cell.first_folder / ".lock", "its M1", print):
+        state = look(table, cell, [], print)
+        assert (state.name, state.note) == ("failed", "the disk is full"), "that another trains its M1 hides nothing"
+        records.clear_failure(cell.folder)
+        state = look(table, cell, [], print)
+        assert (state.name, state.note) == ("missing", "its M1 is at epoch 0 of 2")
+    with locked(cell.folder / ".lock", "it", print):
+        assert look(table, cell, [], print).name == "running"
+
+
+def test_the_status_adds_up_what_is_left(table: spec.Table, made: dict[str, Cell]) -> None:
+    for seed in (0, 1):
+        save(made["nn"], seed, {"test/error": 0.25})
+    group = made["m1m2"].folder / "group-0-1"
+    group.mkdir(parents=True)
+    (group / "metrics.csv").write_text("epoch,seed,seconds\n1,0,40.0\n1,1,40.0\n")
+    listed = list(made.values())
+    text = " ".join(status(listed, [look(table, cell, [], print) for cell in listed]).split())
+    assert "nn@a done 2 of 2 nn-digits-20" in text
+    assert "m1m2@a missing 0 of 2 40 s epoch 1 of 2 m1m2-digits-20" in text
+    assert "2 cells: 1 done, 1 missing; about 40 s of training left in 1 of 1 cells" in text
