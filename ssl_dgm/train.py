@@ -33,7 +33,7 @@ Trains a model on few labels and many unlabelled rows, and prints its test error
   python -m ssl_dgm.train model=m2 data=mnist budget=paper time_limit=9m
   python -m ssl_dgm.train experiment=kingma2014_code_m1m2 data=mnist
   python -m ssl_dgm.train model=m2 objective.classification=1 optimizer.lr=1e-3 --cfg job
-  python -m ssl_dgm.train -m model=m2,m1m2 labels=100,600 seeds=[0,1,2]   a sweep; hydra/launcher=joblib spreads it
+  python -m ssl_dgm.train -m model=m2,m1m2 labels=100,600 seeds=[0,1,2]   a sweep
 
 Choices
   model       m1 (with classifier=logistic|svm|knn|none), m2, m1m2, nn (supervised network)
