@@ -304,3 +304,18 @@ def test_real_files(name: str, mean: float, sd: float, live: int) -> None:
     assert pixels @ grey == pytest.approx(mean, abs=5e-5)
     assert np.sqrt(pixels @ (grey - mean) ** 2) == pytest.approx(sd, abs=5e-5)
     assert source.drop_constant_pixels(0).x_dim == live
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            name,
+            marks=[] if name == "digits" else [pytest.mark.realdata, pytest.mark.skipif(not REAL, reason="no files")],
+        )
+        for name in sources.NAMES
+    ],
+)
+def test_the_digest_that_names_runs_is_that_of_the_data(name: str) -> None:
+    # Named, since the tests of this file are without SSL_DGM_DATA.
+    assert sources.digest_of(name) == load(name, Path(str(REAL)) if REAL else None).sha256
