@@ -54,6 +54,7 @@ class ObjectiveConfig:
     labelled: float | None = None  # r, weight of the mean labelled bound; null: N_l / N_u
     draws: int = 1  # M, draws of every latent per row and class
     kl: str = "monte_carlo"  # or analytic
+    class_threshold: float = 0.0  # a class with a smaller q(y | x) is summed over only now and then; 0: always
     warm_up_epochs: float = 0.0  # the latents' terms grow linearly from weight 0 to 1
     weight_prior_sd: float | None = 1.0  # N(0, sd^2) on all parameters; null: none
 

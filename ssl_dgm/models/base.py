@@ -89,20 +89,24 @@ class DeepGenerativeModel(pl.LightningModule):
 
     # All seeds from one
 
+    @property
+    def replicas(self) -> str:
+        """How S seeds are run: 'vmap' or 'loop'."""
+        if self.replicas_mode == "auto":
+            return "loop" if self.device.type == "cpu" else "vmap"
+        return self.replicas_mode
+
     def forward(self, function: Callable[..., Any], *args: Any) -> Any:
         """Any method of one seed, run while that seed's parameters are in place (see `per_seed`)."""
         return function(*args)
 
     def per_seed(self, function: Callable[..., Any], *args: Any) -> Any:
         """`function` of one seed for all S: tensors among the arguments and results have S in front."""
-        mode = self.replicas_mode
-        if mode == "auto":
-            mode = "loop" if self.device.type == "cpu" else "vmap"
 
         def one(parameters: dict[str, Tensor], *one_args: Any) -> Any:
             return functional_call(self, parameters, (function, *one_args))
 
-        return replicas.over_seeds(one, dict(self.named_parameters()), *args, mode=mode)
+        return replicas.over_seeds(one, dict(self.named_parameters()), *args, mode=self.replicas)
 
     def noise(self, streams: Streams, **shapes: Mapping[str, Sequence[int]]) -> dict[str, Noise]:
         """Standard-normal draws [S, M, 1 or K, B, D] by group and latent, from a single draw per seed."""
@@ -127,13 +131,21 @@ class DeepGenerativeModel(pl.LightningModule):
             t = bounds.trace(f, x, None, noise["unlabelled"], self.analytic).scaled(weights)
             bound = bounds.labelled(t).mean()
             return {"loss": -bound, "bound": bound, **_named(t, "")}
-        t_u = bounds.trace(f, x, bounds.classes(f, x), noise["unlabelled"], self.analytic).scaled(weights)
+        t_u = bounds.trace(
+            f, x, bounds.classes(f, x), noise["unlabelled"], self.analytic, objective.class_threshold,
+            skip=self.replicas == "loop",
+        ).scaled(weights)  # fmt: skip
         t_l = bounds.trace(f, batch.x_labelled, batch.y_labelled, noise["labelled"], self.analytic).scaled(weights)
         unlabelled, labelled = bounds.unlabelled(t_u).mean(), bounds.labelled(t_l).mean()
         classification = bounds.classification(t_l).mean()
         loss = -(unlabelled + self.labelled_weight * labelled + objective.classification * classification)
         summary = {"bound_unlabelled": unlabelled, "bound_labelled": labelled, "classification": classification}
-        return {"loss": loss, **summary, **_named(t_u, "unlabelled_"), **_named(t_l, "labelled_")}
+        return {
+            "loss": loss,
+            **summary,
+            **_named(t_u, "unlabelled_", bounds.class_weights(t_u)),
+            **_named(t_l, "labelled_"),
+        }
 
     @property
     def labelled_weight(self) -> float:
@@ -154,7 +166,8 @@ class DeepGenerativeModel(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         f, draws = self.factorisation, self.stage.objective.draws
-        shapes = {"unlabelled": f.noise_shapes(batch.x_unlabelled.shape[1], draws, enumerate_y=True)}
+        incomplete = self.has_classes and self.stage.objective.class_threshold > 0
+        shapes = {"unlabelled": f.noise_shapes(batch.x_unlabelled.shape[1], draws, True, incomplete)}
         if self.has_classes:
             shapes["labelled"] = f.noise_shapes(batch.x_labelled.shape[1], draws)
         noise = self.noise(self.noise_streams, **shapes)
@@ -235,7 +248,8 @@ class DeepGenerativeModel(pl.LightningModule):
         self.validation = dict(checkpoint.get("validation", {}))
 
 
-def _named(t: bounds.Trace, prefix: str) -> dict[str, Tensor]:
-    """Means of a trace's terms, as 'p_x' and the like: for logs, and to name the one that turns NaN first."""
+def _named(t: bounds.Trace, prefix: str, of_classes: Tensor | float = 1.0) -> dict[str, Tensor]:
+    """A trace's terms as they enter the bound, as 'p_x' and the like: for logs, and to name the first that is NaN."""
     terms = {f"{prefix}{side}_{name}": term for side in "pq" for name, term in getattr(t, side).items()}
-    return dict(zip(terms, torch.stack([term.detach() for term in terms.values()]).flatten(1).mean(1).unbind()))
+    expected = (torch.stack([term.detach() for term in terms.values()]) * of_classes).sum(2)
+    return dict(zip(terms, expected.flatten(1).mean(1).unbind()))

@@ -11,16 +11,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ssl_dgm.probability.distributions import Distribution
+from ssl_dgm.probability.enumeration import Kept, roulette
 from ssl_dgm.probability.factors import Factorisation
+from ssl_dgm.probability.networks import Shared, Values, rows
 
 
 @dataclass
 class Trace:
-    """Every factor's log-density under its variable's name, each [M, K, B], and the values that were drawn."""
+    """Every factor's log-density under its variable's name, each [M, K, B], and the values that were drawn.
+
+    `weights` [M, K, B] says by how much a class of an incomplete enumeration counts, 0 for one that was left out, whose
+    terms then mean nothing; None where all count once.
+    """
 
     p: dict[str, Tensor]
     q: dict[str, Tensor]
-    values: dict[str, Tensor]
+    values: Values
+    weights: Tensor | None = None
 
     def scaled(self, weights: Mapping[str, float | Tensor]) -> "Trace":
         """The trace with the terms of some variables, in p and in q, multiplied by a weight (KL warm-up)."""
@@ -28,11 +36,18 @@ class Trace:
             {name: term * weights[name] if name in weights else term for name, term in self.p.items()},
             {name: term * weights[name] if name in weights else term for name, term in self.q.items()},
             self.values,
+            self.weights,
         )
 
 
 def trace(
-    f: Factorisation, x: Tensor, y: Tensor | None, noise: Mapping[str, Tensor], analytic: Collection[str] = ()
+    f: Factorisation,
+    x: Tensor,
+    y: Tensor | None,
+    noise: Mapping[str, Tensor],
+    analytic: Collection[str] = (),
+    class_threshold: float = 0.0,
+    skip: bool = False,
 ) -> Trace:
     """Walks q from the observed x, drawing each latent from its noise, then scores both lists.
 
@@ -41,19 +56,38 @@ def trace(
         y: one-hot [B, K] when given, `classes(f)` [K, 1, K] when enumerated, None for a model without y.
         noise: standard-normal draws of the shapes of `f.noise_shapes`.
         analytic: latents whose terms are replaced by their expectations under q, in closed form (see `f.analytic`).
+        class_threshold: of an enumerated y, below which q(y | .) a class may be left out (see `roulette`).
+        skip: leave such classes uncomputed, instead of giving what was computed the weight 0: the same numbers at less
+            cost, by shapes that depend on the values.
     """
-    values = {f.observed: x} if y is None else {f.observed: x, "y": y}
-    drawn, q, p = {}, {}, {}
+    values: dict[str, Tensor | Shared] = {f.observed: x} if y is None else {f.observed: x, "y": y}
+    drawn: dict[str, Distribution] = {}
+    weights: Tensor | None = None
+    kept: Kept | None = None
+
+    def score(name: str, density: Distribution) -> Tensor:
+        if name in analytic:
+            term = density.expected_log_prob(drawn[name])  # type: ignore[union-attr]
+        else:
+            term = density.log_prob(rows(values[name]))
+        return term if kept is None else kept.spread(term)
+
+    q, p = {}, {}
     for name, factor in f.q.items():
         drawn[name] = factor(values)
         if name not in values:
-            values[name] = drawn[name].rsample(noise[name])
-        q[name] = drawn[name].expected_log_prob(drawn[name]) if name in analytic else drawn[name].log_prob(values[name])
+            values[name] = drawn[name].rsample(noise[name] if kept is None else rows(kept.pick(noise[name])))
+        q[name] = score(name, drawn[name])
+        if name == "y" and class_threshold:
+            weights = roulette(q["y"], noise["y"].squeeze(-1), class_threshold)
+            if skip:
+                kept = Kept(weights)
+                values = {known: kept.pick(rows(value)) for known, value in values.items()}
     for name, factor in f.p.items():
-        density = factor(values)
-        p[name] = density.expected_log_prob(drawn[name]) if name in analytic else density.log_prob(values[name])
+        p[name] = score(name, factor(values))
     shape = torch.broadcast_shapes((1, 1, 1), *(term.shape for term in (*p.values(), *q.values())))
-    return Trace({n: t.expand(shape) for n, t in p.items()}, {n: t.expand(shape) for n, t in q.items()}, values)
+    p, q = ({name: term.expand(shape) for name, term in terms.items()} for terms in (p, q))
+    return Trace(p, q, values, weights)
 
 
 def classes(f: Factorisation, like: Tensor) -> Tensor:
@@ -67,6 +101,12 @@ def log_weight(t: Trace) -> Tensor:
     return sum(t.p.values()) - sum(latents)  # type: ignore[return-value]
 
 
+def class_weights(t: Trace) -> Tensor:
+    """q(y | .) of every class, times what an incomplete enumeration counts it: [M, K, B], without gradient."""
+    q_y = t.q["y"].detach().exp()
+    return q_y if t.weights is None else q_y * t.weights
+
+
 def labelled(t: Trace) -> Tensor:
     """L(x, y) = E_q[ log p(x, y, h) - log q(h | x, y) ], [B] (Kingma et al. 2014, eq. 6; AEVB eq. 3 without y)."""
     return log_weight(t).mean(0).squeeze(0)
@@ -75,7 +115,14 @@ def labelled(t: Trace) -> Tensor:
 def unlabelled(t: Trace) -> Tensor:
     """U(x) = E_q[ sum_y q(y | .) ( log p(x, y, h) - log q(h | x, y) - log q(y | .) ) ], [B] (eq. 7)."""
     log_q_y = t.q["y"]
-    return (log_q_y.exp() * (log_weight(t) - log_q_y)).sum(1).mean(0)
+    if t.weights is None:
+        return (log_q_y.exp() * (log_weight(t) - log_q_y)).sum(1).mean(0)
+    # sum_y q(y) (L_y - c) + c is the same sum for any c that is constant; one near L_y takes the noise out of leaving
+    # some of its terms away. The classes that are kept for sure have weight 1; c is their mean.
+    q_y, bounds = log_q_y.exp(), log_weight(t)
+    sure = q_y.detach() * (t.weights == 1)
+    c = (sure * bounds.detach()).sum(1, keepdim=True) / sure.sum(1, keepdim=True)
+    return ((q_y * (t.weights * (bounds - c) - log_q_y)).sum(1) + c.squeeze(1)).mean(0)
 
 
 def classification(t: Trace) -> Tensor:

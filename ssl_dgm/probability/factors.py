@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_dgm.probability.distributions import Bernoulli, Categorical, Distribution, Gaussian
-from ssl_dgm.probability.networks import Architecture, Network
+from ssl_dgm.probability.networks import Architecture, Network, Values
 
 
 class Factor(nn.Module):
@@ -25,7 +25,7 @@ class Factor(nn.Module):
         self.name = name
         self.parents = tuple(parents)
 
-    def forward(self, values: dict[str, Tensor]) -> Distribution:
+    def forward(self, values: Values) -> Distribution:
         """The distribution of this factor's variable, given the values of its parents."""
         raise NotImplementedError
 
@@ -43,7 +43,7 @@ class StandardNormal(Factor):
         super().__init__(name)
         self.register_buffer("zero", torch.zeros(()), persistent=False)
 
-    def forward(self, values: dict[str, Tensor]) -> Gaussian:
+    def forward(self, values: Values) -> Gaussian:
         return Gaussian(self.zero, self.zero)
 
 
@@ -56,7 +56,7 @@ class UniformCategorical(Factor):
         super().__init__(name)
         self.register_buffer("log_probs", torch.full((num_classes,), -math.log(num_classes)), persistent=False)
 
-    def forward(self, values: dict[str, Tensor]) -> Categorical:
+    def forward(self, values: Values) -> Categorical:
         return Categorical(self.log_probs)
 
 
@@ -76,7 +76,7 @@ class NormalFactor(NetworkFactor):
 
     heads = ("mean", "log_var")
 
-    def forward(self, values: dict[str, Tensor]) -> Gaussian:
+    def forward(self, values: Values) -> Gaussian:
         return Gaussian(**self.network(values))
 
 
@@ -86,7 +86,7 @@ class BernoulliFactor(NetworkFactor):
     heads = ("logits",)
     trials = 1
 
-    def forward(self, values: dict[str, Tensor]) -> Bernoulli:
+    def forward(self, values: Values) -> Bernoulli:
         return Bernoulli(**self.network(values), trials=self.trials)
 
 
@@ -95,7 +95,7 @@ class CategoricalFactor(NetworkFactor):
 
     heads = ("logits",)
 
-    def forward(self, values: dict[str, Tensor]) -> Categorical:
+    def forward(self, values: Values) -> Categorical:
         return Categorical(F.log_softmax(self.network(values)["logits"], -1))
 
 
@@ -142,12 +142,18 @@ class Factorisation(nn.Module):
             if i and isinstance(self.q[name], NormalFactor) and set(self.p[name].parents) <= set(order[:i])
         )
 
-    def noise_shapes(self, batch: int, draws: int = 1, enumerate_y: bool = False) -> dict[str, tuple[int, ...]]:
-        """Shapes of the standard-normal noise that `bounds.trace` takes: [M, 1 or K, B, D] for every latent of q."""
+    def noise_shapes(
+        self, batch: int, draws: int = 1, enumerate_y: bool = False, incomplete: bool = False
+    ) -> dict[str, tuple[int, ...]]:
+        """Shapes of the standard-normal noise that `bounds.trace` takes: [M, 1 or K, B, D] for every latent of q.
+
+        An `incomplete` enumeration of y takes some too, [M, K, B, 1].
+        """
         shapes, classes = {}, 1
         for name, factor in self.q.items():
             if name == "y":
                 classes = self.num_classes if enumerate_y else 1
+                shapes |= {"y": (draws, classes, batch, 1)} if incomplete else {}
             else:
                 shapes[name] = (draws, classes, batch, factor.dim)
         return shapes

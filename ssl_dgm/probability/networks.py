@@ -1,8 +1,10 @@
 """Multilayer perceptrons from several parents to the parameters of one density."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +22,21 @@ class Architecture:
     activation: str = "softplus"
     init: str = "torch"
     init_sd: float = 0.001
+
+
+class Shared(NamedTuple):
+    """Rows that stand for several: row i is `value[index[i]]`. [N, D] and [P] are [P, D]."""
+
+    value: Tensor
+    index: Tensor
+
+
+Values = Mapping[str, Tensor | Shared]
+
+
+def rows(value: Tensor | Shared) -> Tensor:
+    """Every row by itself."""
+    return value if isinstance(value, Tensor) else value.value.index_select(0, value.index)
 
 
 class Network(nn.Module):
@@ -61,15 +78,24 @@ class Network(nn.Module):
             if place == "log_var" and scaled:
                 init.zeros_(layer.weight)
 
-    def features(self, values: dict[str, Tensor]) -> Tensor:
+    def features(self, values: Values) -> Tensor:
         """The last hidden layer, [..., H]."""
-        h = self.activation(reduce(torch.add, (layer(values[parent]) for parent, layer in self.inputs.items())))
+        h = self.activation(reduce(torch.add, (_projected(layer, values[p]) for p, layer in self.inputs.items())))
         for layer in self.hidden:
             h = self.activation(layer(h))
         return h
 
-    def forward(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+    def forward(self, values: Values) -> dict[str, Tensor]:
         """Every head's output, in float32 at least, whatever precision the layers before it ran in."""
         h = self.features(values)
         outputs = {name: head(h) for name, head in self.heads.items()}
         return {name: out.to(torch.promote_types(out.dtype, torch.float32)) for name, out in outputs.items()}
+
+
+def _projected(layer: nn.Module, value: Tensor | Shared) -> Tensor:
+    """W v; of shared rows once each."""
+    if isinstance(value, Tensor):
+        return layer(value)
+    projected = layer(value.value)
+    # In float32, because the gradient of a shared row is a sum.
+    return projected.to(torch.promote_types(projected.dtype, torch.float32)).index_select(0, value.index)
