@@ -15,7 +15,7 @@ CHOICES = {
     "classify": ("discriminative", "generative"),
     "selection": ("last", "best_validation"),
     "data.pixels": ("sampled", "grey"),
-    "budget.precision": ("32", "bf16"),
+    "budget.precision": ("32", "bf16", "tf32"),
     "trainer.replicas": ("auto", "vmap", "loop"),
     "logger.name": ("csv", "wandb", "tensorboard"),
     "logger.mode": ("auto", "online", "offline"),

@@ -82,7 +82,7 @@ class BudgetConfig:
     updates_per_epoch: int = 200  # at most; never more than there are labelled rows where labels are split over steps
     unlabelled_per_step: int = 1  # at least: a small pool is cut into fewer updates
     labelled_per_step: int | str = "share"  # share: N_l / updates; all; or a number
-    precision: str = "32"  # 32, or bf16: matrix products in bfloat16, weights and sums in float32
+    precision: str = "32"  # or, of matrix products only, bf16 (bfloat16) or tf32 (a GPU's shortened float32)
 
 
 @dataclass
@@ -122,6 +122,7 @@ class TrainerConfig:
     checkpoint_every: int = 5  # epochs
     replicas: str = "auto"  # vmap, loop, or auto: loop on a CPU, vmap elsewhere
     progress: bool = True
+    cuda_graph: bool = True  # on a GPU: launch an update's kernels as one graph
     devices: int = 1  # of one run: all seeds are trained together on one
 
 

@@ -16,6 +16,13 @@ from ssl_dgm import train
 SMOKE = ("model=m2", "data=digits", "budget=smoke", "trainer.progress=false", "baseline=null")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
 class Outcome(NamedTuple):
     code: int
     out: str

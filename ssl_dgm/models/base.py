@@ -5,15 +5,19 @@ Shape legend: S seeds, M draws, K classes, B rows, D dimensions. Methods say whe
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor
 from torch.func import functional_call
+from torch.optim.lr_scheduler import LRScheduler
 
 from ssl_dgm.config import Stage
 from ssl_dgm.data.datamodule import Batch
+from ssl_dgm.models.captured import Captured, make_capturable
 from ssl_dgm.models.optimizers import Adam, AdamUncorrected
 from ssl_dgm.probability import bounds, replicas
 from ssl_dgm.probability.factors import Factorisation, Factors
@@ -56,6 +60,7 @@ class DeepGenerativeModel(pl.LightningModule):
         self.factorisation = replicas.stack(self.build, self.seeds)
         self.analytic: tuple[str, ...] = self.factorisation.analytic if stage.objective.kl == "analytic" else ()
         self.noise_streams = Streams(self.seeds, "noise")
+        self.captured: Captured | None = None
         self.terms: dict[str, Tensor] = {}  # of the last update, [S]
         self.scores: list[Tensor] = []  # of the validation rows so far, [S, B]
         self.validation: dict[str, Tensor] = {}  # their mean by name, [S]
@@ -164,7 +169,7 @@ class DeepGenerativeModel(pl.LightningModule):
             self.noise_streams = Streams(self.seeds, "noise", self.device)
         self.noise_streams.begin(self.current_epoch)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         f, draws = self.factorisation, self.stage.objective.draws
         incomplete = self.has_classes and self.stage.objective.class_threshold > 0
         shapes = {"unlabelled": f.noise_shapes(batch.x_unlabelled.shape[1], draws, True, incomplete)}
@@ -172,6 +177,9 @@ class DeepGenerativeModel(pl.LightningModule):
             shapes["labelled"] = f.noise_shapes(batch.x_labelled.shape[1], draws)
         noise = self.noise(self.noise_streams, **shapes)
         warm_up = torch.full((len(self.seeds),), self.warm_up, device=self.device)
+        if not self.automatic_optimization:
+            self._captured_step(batch, noise, warm_up)
+            return None
         losses = self.per_seed(self.losses, batch, noise, warm_up)
         self.terms = {name: value.detach() for name, value in losses.items()}
         return losses["loss"].sum()
@@ -179,6 +187,35 @@ class DeepGenerativeModel(pl.LightningModule):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         if self.stage.optimizer.clip_norm is not None:
             replicas.clip_per_seed(list(self.parameters()), self.stage.optimizer.clip_norm)
+
+    # The same step where it is to be captured as a CUDA graph: Lightning's automatic optimisation can't be.
+
+    def capture_updates(self) -> None:
+        """From now on runs an update as one CUDA graph, where there is a GPU; before the Trainer is made."""
+        self.automatic_optimization = False
+
+    def _captured_step(self, batch: Batch, noise: dict[str, Noise], warm_up: Tensor) -> None:
+        optimizer, schedule = self.optimizers(), self.lr_schedulers()
+        assert isinstance(optimizer, LightningOptimizer)
+        if self.captured is None:
+            make_capturable(optimizer.optimizer, self.device)
+            self.captured = Captured(partial(self._update, optimizer.optimizer))
+        optimizer._on_before_step()  # counts the update
+        self.terms = self.captured(batch, noise, warm_up)
+        optimizer._on_after_step()
+        if isinstance(schedule, LRScheduler):
+            schedule.step()  # type: ignore[call-arg]
+
+    def _update(
+        self, optimizer: torch.optim.Optimizer, batch: Batch, noise: dict[str, Noise], warm_up: Tensor
+    ) -> dict[str, Tensor]:
+        optimizer.zero_grad()
+        losses = self.per_seed(self.losses, batch, noise, warm_up)
+        with torch.autocast(self.device.type, enabled=False):
+            losses["loss"].sum().backward()
+        self.on_before_optimizer_step(optimizer)
+        optimizer.step()
+        return {name: value.detach() for name, value in losses.items()}
 
     def configure_optimizers(self) -> Any:
         o, sd = self.stage.optimizer, self.stage.objective.weight_prior_sd
@@ -246,6 +283,11 @@ class DeepGenerativeModel(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.validation = dict(checkpoint.get("validation", {}))
+        # What `make_capturable` made of it is not for every device on which the run may be continued.
+        for state in checkpoint.get("optimizer_states", ()):
+            for group in state["param_groups"]:
+                group["lr"] = float(group["lr"])
+                group |= {"capturable": False} if "capturable" in group else {}
 
 
 def _named(t: bounds.Trace, prefix: str, of_classes: Tensor | float = 1.0) -> dict[str, Tensor]:

@@ -40,5 +40,6 @@ class AdamUncorrected(Optimizer):
                 g = w.grad + group["weight_decay"] * w
                 state["m"].lerp_(g, 1 - beta1)
                 state["v"].mul_(beta2).addcmul_(g, g, value=1 - beta2)
-                w.addcdiv_(state["m"], state["v"].sqrt().add_(group["eps"]), value=-group["lr"])
+                # Not addcdiv's `value`, which could not be a tensor that a schedule changes within a CUDA graph.
+                w.sub_((state["m"] * group["lr"]).div_(state["v"].sqrt().add_(group["eps"])))
         return loss

@@ -7,11 +7,11 @@ Shape legend: M draws, K classes (1 where y is given or absent), B rows.
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ssl_dgm.probability.distributions import Distribution
 from ssl_dgm.probability.enumeration import Kept, roulette
 from ssl_dgm.probability.factors import Factorisation
 from ssl_dgm.probability.networks import Shared, Values, rows
@@ -61,15 +61,13 @@ def trace(
             cost, by shapes that depend on the values.
     """
     values: dict[str, Tensor | Shared] = {f.observed: x} if y is None else {f.observed: x, "y": y}
-    drawn: dict[str, Distribution] = {}
+    drawn: dict[str, Any] = {}
     weights: Tensor | None = None
     kept: Kept | None = None
 
-    def score(name: str, density: Distribution) -> Tensor:
-        if name in analytic:
-            term = density.expected_log_prob(drawn[name])  # type: ignore[union-attr]
-        else:
-            term = density.log_prob(rows(values[name]))
+    def score(name: str, density: Any) -> Tensor:
+        is_analytic = name in analytic
+        term = density.expected_log_prob(drawn[name]) if is_analytic else density.log_prob(rows(values[name]))
         return term if kept is None else kept.spread(term)
 
     q, p = {}, {}

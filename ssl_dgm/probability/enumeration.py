@@ -24,7 +24,8 @@ def roulette(log_q_y: Tensor, noise: Tensor, threshold: float) -> Tensor:
     """
     q = log_q_y.exp()
     pi = (q / q.amax(-2, keepdim=True).clamp(max=threshold)).clamp(max=1.0)
-    return torch.where(torch.special.ndtr(noise) < pi, 1 / pi, 0.0)
+    # Not the comparison alone: ndtr is 1 for large noise.
+    return torch.where((torch.special.ndtr(noise) < pi) | (pi == 1), 1 / pi, 0.0)
 
 
 class Kept:

@@ -5,7 +5,7 @@ import ctypes
 import logging
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -20,7 +20,7 @@ from ssl_dgm.training.loggers import Log
 
 logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed"}
+PRECISIONS = {"32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed"}
 
 
 def keep_freed_memory() -> None:
@@ -49,6 +49,27 @@ def find_device(name: str) -> torch.device:
         gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
         raise UserError(f"device={name} is not on this machine; use {' or '.join(['cpu', *gpus])}") from error
     return torch.device("cuda:0") if name == "cuda" else device
+
+
+def check_precision(config: Config, device: torch.device) -> None:
+    """Refuses a precision that the device does not have.
+
+    Raises:
+        UserError: for tf32 elsewhere than on a GPU.
+    """
+    for prefix, stage in (("", config), ("m1.", config.m1)):
+        if stage is not None and stage.budget.precision == "tf32" and device.type != "cuda":
+            raise UserError(f"{prefix}budget.precision=tf32 is a format of GPUs, not of {device}; use 32 or bf16")
+
+
+@contextlib.contextmanager
+def _matrix_products(precision: str) -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def fit(
@@ -82,7 +103,9 @@ def fit(
     callbacks += [best] if config.selection == "best_validation" else []
     callbacks += [Checkpoint(folder, config.trainer.checkpoint_every)]
     callbacks += [Progress(f"{config.model.name} {config.data.name}")] if config.trainer.progress else []
-    with warnings.catch_warnings():
+    if device.type == "cuda" and config.trainer.cuda_graph:
+        model.capture_updates()
+    with warnings.catch_warnings(), _matrix_products(config.budget.precision):
         warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
         trainer = pl.Trainer(
             max_epochs=config.budget.epochs,

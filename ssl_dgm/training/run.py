@@ -13,7 +13,7 @@ from ssl_dgm.config import Config, Stopped, UserError
 from ssl_dgm.data import sources, splits
 from ssl_dgm.files import locked, remove_torn
 from ssl_dgm.training import checkpoints, generative, loggers, supervised
-from ssl_dgm.training.fit import deadline_of, find_device
+from ssl_dgm.training.fit import check_precision, deadline_of, find_device
 from ssl_dgm.training.jobs import Job, Result, Say, outline
 
 
@@ -39,6 +39,7 @@ def run(config: Config, say: Say, command: str = "", deadline: float | None = No
         published = dataclasses.replace(config.split, sha256=drawn[config.seeds[0]].sha256)
         config = dataclasses.replace(config, split=published)
     device = find_device(config.device)
+    check_precision(config, device)
     loggers.check(config)
     key = schema.key(config, source.sha256)
     factorisation = "" if schema.is_estimator(config) else str(outline(config, seen))

@@ -42,6 +42,7 @@ class Recorder(pl.Callback):
         self.noise: list[dict[str, dict[str, Tensor]]] = []
         self.warm_up: list[float] = []
         self.rates: list[float] = []
+        self.losses: list[Tensor] = []
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self.start = {name: p.detach().clone() for name, p in pl_module.named_parameters()}
@@ -58,10 +59,11 @@ class Recorder(pl.Callback):
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Batch, batch_idx: int) -> None:
         self.batches.append(batch)
         self.warm_up.append(pl_module.warm_up)
-        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+        self.rates.append(float(trainer.optimizers[0].param_groups[0]["lr"]))
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.terms.append(pl_module.terms)
+        self.losses.append(pl_module.terms["loss"].clone())
 
 
 def toy() -> Source:
@@ -71,20 +73,26 @@ def toy() -> Source:
     return Source("toy", x, y, x[:5], y[:5], 9, K, (2, 3), digest(x, y, x[:5], y[:5]))
 
 
-def train(name: str, seeds: tuple[int, ...] = SEEDS, mode: str = "loop", **settings: Any) -> tuple[Any, Recorder]:
+def train(
+    name: str, seeds: tuple[int, ...] = SEEDS, mode: str = "loop", device: str = "cpu", captured: bool = False,
+    **settings: Any,
+) -> tuple[Any, Recorder]:  # fmt: skip
     model, source, recorder = make(name, seeds, mode, **settings), toy(), Recorder()
+    if captured:
+        model.capture_updates()
     images = torch.from_numpy(source.train_x)
     inputs: Inputs = Pixels(images)
     if not observes_bits(model):
         inputs = Posteriors(images.float() / 128 - 1, images.flip(1).float() / 128 - 2)
     splits = [draw(source, NUM_LABELLED, seed) for seed in seeds] if model.has_classes else None
-    budget, device = model.stage.budget, torch.device("cpu")
+    budget = model.stage.budget
     data = SeededDataModule(
-        inputs, torch.from_numpy(source.train_y), K, splits, source.num_train, seeds, budget, device
+        inputs, torch.from_numpy(source.train_y), K, splits, source.num_train, seeds, budget, torch.device(device)
     )
     trainer = pl.Trainer(
-        max_epochs=budget.epochs, accelerator="cpu", callbacks=[recorder], logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+        max_epochs=budget.epochs, accelerator="gpu" if device == "cuda" else device, devices=1, callbacks=[recorder],
+        logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        num_sanity_val_steps=0,
     )  # fmt: skip
     trainer.fit(model, data)
     return model, recorder
