@@ -111,7 +111,12 @@ class DeepGenerativeModel(pl.LightningModule):
         def one(parameters: dict[str, Tensor], *one_args: Any) -> Any:
             return functional_call(self, parameters, (function, *one_args))
 
-        return replicas.over_seeds(one, dict(self.named_parameters()), *args, mode=self.replicas)
+        parameters: dict[str, Tensor] = dict(self.named_parameters())
+        if torch.is_autocast_enabled(self.device.type):
+            # Autocast would shorten a seed's slice anew in every layer that reads it: it remembers only parameters.
+            dtype = torch.get_autocast_dtype(self.device.type)
+            parameters = {name: parameter.to(dtype) for name, parameter in parameters.items()}
+        return replicas.over_seeds(one, parameters, *args, mode=self.replicas)
 
     def noise(self, streams: Streams, **shapes: Mapping[str, Sequence[int]]) -> dict[str, Noise]:
         """Standard-normal draws [S, M, 1 or K, B, D] by group and latent, from a single draw per seed."""
