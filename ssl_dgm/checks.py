@@ -16,6 +16,7 @@ CHOICES = {
     "selection": ("last", "best_validation"),
     "data.pixels": ("sampled", "grey"),
     "budget.precision": ("32", "bf16", "tf32"),
+    "trainer.compile": ("auto", "always", "never"),
     "trainer.replicas": ("auto", "vmap", "loop"),
     "logger.name": ("csv", "wandb", "tensorboard"),
     "logger.mode": ("auto", "online", "offline"),

@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from ssl_dgm.config import Stage
 from ssl_dgm.data.datamodule import Batch
 from ssl_dgm.models.captured import Captured, make_capturable
+from ssl_dgm.models.compiled import Compiled
 from ssl_dgm.models.optimizers import Adam, AdamUncorrected
 from ssl_dgm.probability import bounds, replicas
 from ssl_dgm.probability.factors import Factorisation, Factors
@@ -60,6 +61,7 @@ class DeepGenerativeModel(pl.LightningModule):
         self.factorisation = replicas.stack(self.build, self.seeds)
         self.analytic: tuple[str, ...] = self.factorisation.analytic if stage.objective.kl == "analytic" else ()
         self.noise_streams = Streams(self.seeds, "noise")
+        self.all_losses: Callable[..., dict[str, Tensor]] = partial(self.per_seed, self.losses)  # each [S]
         self.captured: Captured | None = None
         self.terms: dict[str, Tensor] = {}  # of the last update, [S]
         self.scores: list[Tensor] = []  # of the validation rows so far, [S, B]
@@ -107,10 +109,12 @@ class DeepGenerativeModel(pl.LightningModule):
 
     def per_seed(self, function: Callable[..., Any], *args: Any) -> Any:
         """`function` of one seed for all S: tensors among the arguments and results have S in front."""
+        return self._over_seeds(partial(self._one_seed, function), *args)
 
-        def one(parameters: dict[str, Tensor], *one_args: Any) -> Any:
-            return functional_call(self, parameters, (function, *one_args))
+    def _one_seed(self, function: Callable[..., Any], parameters: dict[str, Tensor], *args: Any) -> Any:
+        return functional_call(self, parameters, (function, *args))
 
+    def _over_seeds(self, one: Callable[..., Any], *args: Any) -> Any:
         parameters: dict[str, Tensor] = dict(self.named_parameters())
         if torch.is_autocast_enabled(self.device.type):
             # Autocast would shorten a seed's slice anew in every layer that reads it: it remembers only parameters.
@@ -185,13 +189,21 @@ class DeepGenerativeModel(pl.LightningModule):
         if not self.automatic_optimization:
             self._captured_step(batch, noise, warm_up)
             return None
-        losses = self.per_seed(self.losses, batch, noise, warm_up)
+        losses = self.all_losses(batch, noise, warm_up)
         self.terms = {name: value.detach() for name, value in losses.items()}
         return losses["loss"].sum()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         if self.stage.optimizer.clip_norm is not None:
             replicas.clip_per_seed(list(self.parameters()), self.stage.optimizer.clip_norm)
+
+    def compile_losses(self, say: Callable[[str], None]) -> None:
+        """From now on runs the losses compiled; in a loop over seeds, those of one seed."""
+        if self.replicas == "vmap":
+            self.all_losses = Compiled(self.all_losses, say)
+        else:
+            one = Compiled(partial(self._one_seed, self.losses), say)
+            self.all_losses = partial(self._over_seeds, one)
 
     # The same step where it is to be captured as a CUDA graph: Lightning's automatic optimisation can't be.
 
@@ -215,7 +227,7 @@ class DeepGenerativeModel(pl.LightningModule):
         self, optimizer: torch.optim.Optimizer, batch: Batch, noise: dict[str, Noise], warm_up: Tensor
     ) -> dict[str, Tensor]:
         optimizer.zero_grad()
-        losses = self.per_seed(self.losses, batch, noise, warm_up)
+        losses = self.all_losses(batch, noise, warm_up)
         with torch.autocast(self.device.type, enabled=False):
             losses["loss"].sum().backward()
         self.on_before_optimizer_step(optimizer)

@@ -12,6 +12,11 @@ class Adam(torch.optim.Adam):
     def __init__(self, params: Any, **settings: Any) -> None:
         super().__init__(params, fused=True, **settings)
 
+    def _cuda_graph_capture_health_check(self) -> None:
+        """torch's, only where there can be a graph: without a GPU it looks for one anew at every update."""
+        if self.param_groups[0]["params"][0].is_cuda:
+            super()._cuda_graph_capture_health_check()
+
 
 class AdamUncorrected(Optimizer):
     """Adam without bias correction: w -= lr m / (sqrt(v) + eps).

@@ -20,6 +20,7 @@ from ssl_dgm.training.loggers import Log
 
 logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+UPDATES_WORTH_COMPILING = 50_000  # some 20 minutes of M2 on two cores
 PRECISIONS = {"32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed"}
 
 
@@ -60,6 +61,28 @@ def check_precision(config: Config, device: torch.device) -> None:
     for prefix, stage in (("", config), ("m1.", config.m1)):
         if stage is not None and stage.budget.precision == "tf32" and device.type != "cuda":
             raise UserError(f"{prefix}budget.precision=tf32 is a format of GPUs, not of {device}; use 32 or bf16")
+
+
+def compiles(config: Config, device: torch.device, updates_per_epoch: int) -> bool:
+    """Whether the losses are compiled: it saves a sixth of an update on a CPU, and costs 20 to 40 s once.
+
+    Where classes are left out on a CPU, tensors change their shapes at every update, and compiling would never end.
+
+    Args:
+        updates_per_epoch: of all seeds.
+
+    Raises:
+        UserError: when it is wished for there.
+    """
+    wish, threshold = config.trainer.compile, config.objective.class_threshold
+    leaves_out = threshold > 0 and (config.trainer.replicas == "loop" or device.type == "cpu")
+    if wish == "always" and leaves_out:
+        raise UserError(
+            f"trainer.compile=always is not possible with objective.class_threshold={threshold} on {device}, where it "
+            "changes the sizes of tensors; use objective.class_threshold=0 or trainer.compile=auto"
+        )
+    long = config.budget.epochs * updates_per_epoch >= UPDATES_WORTH_COMPILING
+    return wish == "always" or (wish == "auto" and long and device.type == "cpu" and not leaves_out)
 
 
 @contextlib.contextmanager
@@ -103,6 +126,8 @@ def fit(
     callbacks += [best] if config.selection == "best_validation" else []
     callbacks += [Checkpoint(folder, config.trainer.checkpoint_every)]
     callbacks += [Progress(f"{config.model.name} {config.data.name}")] if config.trainer.progress else []
+    if compiles(config, device, len(model.seeds) * data.updates):
+        model.compile_losses(say)
     if device.type == "cuda" and config.trainer.cuda_graph:
         model.capture_updates()
     with warnings.catch_warnings(), _matrix_products(config.budget.precision):

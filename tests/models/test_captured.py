@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 import torch
+import torch._dynamo
+import torch._inductor.config
 from test_fitting import quiet, train
 from zoo import every_model
 
@@ -35,3 +37,24 @@ def test_captured_updates_are_lightning_s_own(name: str, device: str, settings: 
     assert as_graph.warm_up == by_lightning.warm_up
     for (parameter, a), b in zip(captured.named_parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4, msg=lambda m, p=parameter: f"{p}: {m}")
+
+
+@quiet
+@pytest.mark.slow
+def test_compiled_losses_are_the_plain_ones() -> None:
+    said: list[str] = []
+    _, plainly = train("m2")
+    model, compiled = train("m2", compiled=said.append)
+    assert not said and model.all_losses.args[0].works
+    torch.testing.assert_close(torch.stack(compiled.losses), torch.stack(plainly.losses), rtol=1e-5, atol=1e-5)
+
+
+@quiet
+def test_without_a_compiler_the_losses_are_run_as_they_are() -> None:
+    said: list[str] = []
+    _, plainly = train("m2")
+    with torch._inductor.config.patch("cpp.cxx", ("no-such-compiler",)):
+        torch._dynamo.reset()
+        model, compiled = train("m2", compiled=said.append)
+    assert len(said) == 1 and said[0].startswith("torch.compile does not work here (")
+    torch.testing.assert_close(torch.stack(compiled.losses), torch.stack(plainly.losses))

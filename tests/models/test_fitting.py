@@ -1,5 +1,6 @@
 """Every model trained through Lightning, and its scores."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -75,9 +76,12 @@ def toy() -> Source:
 
 def train(
     name: str, seeds: tuple[int, ...] = SEEDS, mode: str = "loop", device: str = "cpu", captured: bool = False,
+    compiled: Callable[[str], None] | None = None,
     **settings: Any,
 ) -> tuple[Any, Recorder]:  # fmt: skip
     model, source, recorder = make(name, seeds, mode, **settings), toy(), Recorder()
+    if compiled is not None:
+        model.compile_losses(compiled)
     if captured:
         model.capture_updates()
     images = torch.from_numpy(source.train_x)
