@@ -121,7 +121,7 @@ class TrainerConfig:
     checkpoint_every: int = 5  # epochs
     replicas: str = "auto"  # vmap, loop, or auto: loop on a CPU, vmap elsewhere
     progress: bool = True
-    devices: int = 1  # of one run: all seeds are trained together on one
+    devices: int = 1  # of one run, which share its seeds
 
 
 @dataclass
