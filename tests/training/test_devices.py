@@ -43,11 +43,11 @@ def training(folder: Path, epochs: int = 1) -> list[Path]:
 
 
 def workers(folder: Path) -> dict[int, int]:
-    """Processes that work in a folder, by their parent's number as far as that is theirs."""
+    """The parent's number of every process that works in a folder, orphans too, but for this one."""
     found = {}
     for path in Path("/proc").glob("[0-9]*"):
         try:
-            if os.readlink(path / "cwd") == str(folder):
+            if os.readlink(path / "cwd") == str(folder) and path.name != str(os.getpid()):
                 found[int(path.name)] = int((path / "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:  # it ended, or is not ours
             continue

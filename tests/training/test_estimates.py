@@ -69,7 +69,7 @@ def job_of(*words: str) -> Job:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seeds", [1, 4])
-def test_memory_is_estimated_to_a_quarter(seeds: int) -> None:
+def test_the_estimate_of_memory_is_near_the_peak_and_not_below_it(seeds: int) -> None:
     wide = ("model=m2", "budget=paper", "network.hidden=[2000]", "budget.updates_per_epoch=4")
     found = subprocess.run(
         [sys.executable, "-c", PEAK.replace("TESTS", str(Path(__file__).parent)), str(seeds), *wide],
@@ -77,8 +77,7 @@ def test_memory_is_estimated_to_a_quarter(seeds: int) -> None:
     )  # fmt: skip
     assert found.returncode == 0, found.stderr
     estimate, measured = map(float, found.stdout.split())
-    print(estimate, measured)
-    assert estimate == pytest.approx(measured, rel=0.25)
+    assert 0.9 * measured < estimate < 1.5 * measured
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "nn"])
