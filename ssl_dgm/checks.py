@@ -29,7 +29,8 @@ CHOICES = {
 POSITIVE = (
     "labels", "generative_samples", "seeds_at_once", "model.z_dim", "network.init_sd", "objective.draws",
     "optimizer.lr", "optimizer.eps", "budget.epochs", "budget.updates_per_epoch", "budget.unlabelled_per_step",
-    "trainer.validate_every", "trainer.checkpoint_every", "objective.weight_prior_sd", "optimizer.clip_norm",
+    "trainer.validate_every", "trainer.checkpoint_every", "trainer.devices", "objective.weight_prior_sd",
+    "optimizer.clip_norm",
 )  # fmt: skip
 
 
@@ -130,12 +131,6 @@ def check(config: Config) -> None:
             raise UserError(f"{prefix}network.hidden={hidden} is no list of layer sizes; use for example [500]")
         if per_step not in ("share", "all") and (isinstance(per_step, str) or per_step < 1):
             raise UserError(f"{prefix}budget.labelled_per_step={per_step} is unknown; use share, all or a number")
-    if config.trainer.devices != 1:
-        raise UserError(
-            f"trainer.devices={config.trainer.devices} is not possible, since a run trains all its seeds together on "
-            "one device; give each device a run of its own, as in seeds=[0,1,2] device=cuda:0 and seeds=[3,4,5] "
-            "device=cuda:1"
-        )
     if config.time_limit is not None:
         seconds(config.time_limit)
     if config.csv is not None and Path(config.csv).is_dir():
@@ -146,7 +141,7 @@ def check_sweep(overrides: list[str], environment: Mapping[str, str]) -> None:
     """Refuses a sweep whose jobs would each start processes on several devices.
 
     Raises:
-        UserError: such a process would run the whole sweep again (Lightning's launchers repeat the command line).
+        UserError: a job of a sweep is one process, of which a launcher runs so many as there are devices.
     """
     asked = next(
         (word for word in overrides if word.startswith("trainer.devices=") and word != "trainer.devices=1"), ""
@@ -155,7 +150,7 @@ def check_sweep(overrides: list[str], environment: Mapping[str, str]) -> None:
     asked = asked or (f"WORLD_SIZE={world}" if world not in ("", "1") else "")
     if asked:
         raise UserError(
-            f"{asked} asks for several processes in every job of a sweep, and each would run the whole sweep again; "
+            f"{asked} asks for several processes in every job of a sweep, whose jobs would want the same devices; "
             "leave it out, and give each device a job of its own (hydra/launcher=joblib or submitit_slurm)"
         )
 

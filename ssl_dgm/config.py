@@ -124,7 +124,7 @@ class TrainerConfig:
     progress: bool = True
     compile: str = "auto"  # torch.compile: always, never, or auto: long runs on a CPU whose tensors keep their shapes
     cuda_graph: bool = True  # on a GPU: launch an update's kernels as one graph
-    devices: int = 1  # of one run: all seeds are trained together on one
+    devices: int = 1  # of one run, which share its seeds
 
 
 @dataclass

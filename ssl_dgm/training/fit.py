@@ -16,6 +16,7 @@ from ssl_dgm.data.datamodule import SeededDataModule
 from ssl_dgm.models.base import DeepGenerativeModel
 from ssl_dgm.training.callbacks import Best, Curves, Progress, Stop
 from ssl_dgm.training.checkpoints import Checkpoint, newest_whole
+from ssl_dgm.training.estimates import Forecast
 from ssl_dgm.training.loggers import Log
 
 logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
@@ -122,7 +123,7 @@ def fit(
     resumed = newest_whole(folder, say)
     if resumed is not None:
         say(f"resuming {folder.parent.name} after epoch {resumed.name[6:].split('.')[0]} of {config.budget.epochs}")
-    callbacks: list[pl.Callback] = [curves, stop]
+    callbacks: list[pl.Callback] = [curves, stop, Forecast(say)]
     callbacks += [best] if config.selection == "best_validation" else []
     callbacks += [Checkpoint(folder, config.trainer.checkpoint_every)]
     callbacks += [Progress(f"{config.model.name} {config.data.name}")] if config.trainer.progress else []

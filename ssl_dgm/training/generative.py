@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ssl_dgm import records
 from ssl_dgm.config import Config, UserError
-from ssl_dgm.data.datamodule import SeededDataModule
 from ssl_dgm.data.inputs import Inputs, Pixels
 from ssl_dgm.evaluation import figures, scores
 from ssl_dgm.files import sha256_of, write_atomic
@@ -20,20 +19,16 @@ from ssl_dgm.probability.replicas import one_seed
 from ssl_dgm.records import read_curves
 from ssl_dgm.training import checkpoints
 from ssl_dgm.training.fit import fit
-from ssl_dgm.training.jobs import FirstStage, Job, Result, create, inputs, save
+from ssl_dgm.training.jobs import FirstStage, Job, Result, create, data_module, inputs, save
 
 
 def train(job: Job, seeds: list[int]) -> dict[int, str]:
     """Trains seeds together and writes their records; returns the lost ones."""
-    config, source = job.config, job.source
+    config = job.config
     train, test = inputs(job)
     group = job.folder / f"group-{'-'.join(map(str, seeds))}"
     model = create(job, seeds, train.x_dim)
-    group_splits = [job.splits[seed] for seed in seeds] if job.splits else None
-    data = SeededDataModule(
-        train, torch.from_numpy(source.train_y), source.num_classes, group_splits, source.num_train, seeds,
-        config.budget, job.device,
-    )  # fmt: skip
+    data = data_module(job, train, seeds)
     lost = fit(config, model, data, group, job.device, job.deadline, job.say, job.log)
     metrics = _metrics(job, model, train, test)
     # Before the records: what has one is not looked at again.

@@ -13,6 +13,7 @@ from ssl_dgm import config as schema
 from ssl_dgm import models, records
 from ssl_dgm.config import Config
 from ssl_dgm.data import sources, splits
+from ssl_dgm.data.datamodule import SeededDataModule
 from ssl_dgm.data.inputs import Inputs, Pixels, Posteriors
 from ssl_dgm.models.base import DeepGenerativeModel
 from ssl_dgm.training.loggers import Log
@@ -104,6 +105,16 @@ def inputs(job: Job) -> tuple[Inputs, Inputs]:
     binarise = job.config.data.pixels == "sampled"
     train, test = torch.from_numpy(job.source.train_x), torch.from_numpy(job.source.test_x)
     return Pixels(train, binarise).to(job.device), Pixels(test, binarise).to(job.device)
+
+
+def data_module(job: Job, train: Inputs, seeds: Sequence[int]) -> SeededDataModule:
+    """The batches of these seeds, whose rows `train` has."""
+    source = job.source
+    return SeededDataModule(
+        train, torch.from_numpy(source.train_y), source.num_classes,
+        [job.splits[seed] for seed in seeds] if job.splits else None, source.num_train, seeds, job.config.budget,
+        job.device,
+    )  # fmt: skip
 
 
 def save(job: Job, seed: int, metrics: dict[str, float], facts: dict[str, Any]) -> None:

@@ -2,9 +2,12 @@
 
 import contextlib
 import dataclasses
+import math
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+
+import torch
 
 from ssl_dgm import config as schema
 from ssl_dgm import records
@@ -12,8 +15,8 @@ from ssl_dgm.checks import seconds
 from ssl_dgm.config import Config, Stopped, UserError
 from ssl_dgm.data import sources, splits
 from ssl_dgm.files import locked, remove_torn
-from ssl_dgm.training import checkpoints, generative, loggers, supervised
-from ssl_dgm.training.fit import check_precision, deadline_of, find_device
+from ssl_dgm.training import checkpoints, devices, estimates, generative, loggers, supervised
+from ssl_dgm.training.fit import check_precision, deadline_of
 from ssl_dgm.training.jobs import Job, Result, Say, outline
 
 
@@ -38,18 +41,18 @@ def run(config: Config, say: Say, command: str = "", deadline: float | None = No
     if config.split.file is not None and drawn:
         published = dataclasses.replace(config.split, sha256=drawn[config.seeds[0]].sha256)
         config = dataclasses.replace(config, split=published)
-    device = find_device(config.device)
-    check_precision(config, device)
+    shared = devices.find_devices(config)
+    check_precision(config, shared[0])
     loggers.check(config)
     key = schema.key(config, source.sha256)
     factorisation = "" if schema.is_estimator(config) else str(outline(config, seen))
     folder = records.open_folder(config, key, source.sha256, factorisation, command)
-    job = Job(config, seen, drawn, device, deadline, say, key, folder)
+    job = Job(config, seen, drawn, shared[0], deadline, say, key, folder)
     if factorisation:
         say(factorisation)
     result = Result(config, folder)
     try:
-        _carry_out(job, result, command)
+        _carry_out(job, result, command, shared)
     except Stopped:
         raise
     except Exception as error:
@@ -62,7 +65,7 @@ def run(config: Config, say: Say, command: str = "", deadline: float | None = No
     return result
 
 
-def _carry_out(job: Job, result: Result, command: str) -> None:
+def _carry_out(job: Job, result: Result, command: str, shared: Sequence[torch.device]) -> None:
     """Trains the seeds that have no record, and reads the records of all, into `result`."""
     config, folder, say = job.config, job.folder, job.say
     if (first := schema.first_stage(config)) is not None:
@@ -84,14 +87,14 @@ def _carry_out(job: Job, result: Result, command: str) -> None:
             say(f"finished before: {'seed' if len(done) == 1 else 'seeds'} {', '.join(map(str, done))} of {job.key}")
         if missing and result.first is not None:
             job.first = generative.open_first_stage(job, result.first)
-        for group in _chunks(missing, config.seeds_at_once):
-            with loggers.opened(config, job.key, folder, group) as job.log:
-                if schema.is_supervised(config):
+        if not schema.is_supervised(config):
+            result.lost |= devices.train(job, _groups(job, missing, len(shared)), shared)
+        else:
+            for group in _chunks(missing, config.seeds_at_once):
+                with loggers.opened(config, job.key, folder, group) as job.log:
                     supervised.fit(job, group)
-                else:
-                    result.lost |= generative.train(job, group)
-                for picture in result.pictures:
-                    job.log.picture(picture)
+                    for picture in result.pictures:
+                        job.log.picture(picture)
         for seed in config.seeds:
             if record := records.load(folder, seed, say):
                 result.records[seed] = record
@@ -145,6 +148,19 @@ def _splits(config: Config, source: sources.Source) -> dict[int, splits.Split]:
     seed_of = {seed: seed if config.split_seed is None else config.split_seed for seed in config.seeds}
     in_pool = config.data.labelled_in_pool
     return {seed: splits.draw(source, config.labels, seed_of[seed], in_pool) for seed in config.seeds}
+
+
+def _groups(job: Job, missing: Sequence[int], num_devices: int) -> list[list[int]]:
+    """Which seeds are trained together: those that were begun so, then the others, shared out over the devices."""
+    at_once = job.config.seeds_at_once
+    found = devices.begun(job.folder, missing, at_once)
+    fresh = [seed for seed in missing if not any(seed in group for group in found)]
+    if not fresh:
+        return found
+    share = min(at_once, math.ceil(len(missing) / num_devices), len(fresh))
+    processes = num_devices if job.device.type == "cpu" else 1
+    size = estimates.seeds_at_once(job, fresh, share, processes)
+    return found + _chunks(fresh, size)
 
 
 def _chunks(seeds: Sequence[int], size: int) -> list[list[int]]:
