@@ -50,13 +50,13 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds, smaller sizes")
     parser.add_argument("--rounds", type=int, help="blocks of every loop")
     parser.add_argument("--block", type=int, help="updates of a block (fewer where an update is long)")
-    parser.add_argument("--warm", type=int, help="updates before m2 and m1m2 are compared, so that q(y | x) is sure")
+    parser.add_argument("--warm", type=int, help="updates that make q(y | x) sure before m2 and m1m2 are compared")
     parser.add_argument("--class-threshold", type=float, default=0.01, help="of objective.class_threshold's rows")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of every process")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1")
     parser.add_argument("--json", type=Path, metavar="FILE", help="the same numbers for machines, in full")
     given = parser.parse_args()
-    for name, value in {"rounds": (3, 10), "block": (4, 20), "warm": (20, 300)}.items():
+    for name, value in {"rounds": (3, 10), "block": (4, 20), "warm": (100, 300)}.items():
         if getattr(given, name) is None:
             setattr(given, name, value[not given.quick])
         elif getattr(given, name) < 1:

@@ -1,37 +1,23 @@
 """scripts/benchmark.py runs, and what it writes can be read; no test looks at a time."""
 
+import importlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parent.parent / "scripts" / "benchmark.py"
-
-
-def benchmark(*words: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(SCRIPT.parent.parent)}
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), *words], env=environment, capture_output=True, text=True, check=False
-    )
 
 
 def test_a_part_runs_and_writes_its_numbers(tmp_path: Path) -> None:
     file = tmp_path / "out.json"
-    done = benchmark(
-        "--quick",
-        "--only",
-        "m1m2",
-        "--rounds",
-        "2",
-        "--block",
-        "1",
-        "--warm",
-        "1",
-        "--threads",
-        "1",
-        "--json",
-        str(file),
+    words = ["--quick", "--only", "m1m2", "--rounds", "2", "--block", "1", "--warm", "1", "--threads", "1", "--json"]
+    environment = os.environ | {"PYTHONPATH": str(SCRIPT.parent.parent)}
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), *words, str(file)], env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     (table,) = json.loads(file.read_text())["parts"]["m1m2"]["tables"]
@@ -43,7 +29,10 @@ def test_a_part_runs_and_writes_its_numbers(tmp_path: Path) -> None:
     assert all(name in done.stdout for name in rows)
 
 
-def test_an_unknown_part_is_refused() -> None:
-    done = benchmark("--only", "m2,tabel")
-    assert done.returncode == 2
-    assert "--only tabel is no part; there are m2, m1m2, models" in done.stderr
+def test_an_unknown_part_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", "--only", "m2,tabel"])
+    with pytest.raises(SystemExit) as exit:
+        importlib.import_module("benchmark").main()
+    assert exit.value.code == 2
+    assert "--only tabel is no part; there are m2, m1m2, models" in capsys.readouterr().err

@@ -38,6 +38,7 @@ class Case:
     rows: int = 10_000
     content: str = "images"  # images: of classes that can be learnt; bytes: random, as many rows and classes as asked
     class_threshold: float = 0.0
+    warm: int = 0  # updates that fit q(y | x) to the labels of all rows first
 
     @property
     def epoch(self) -> int:
@@ -60,6 +61,8 @@ def settings(case: Case) -> Config:
         f"trainer.validate_every={10**9}",
     ]  # fmt: skip
     words += [f"objective.class_threshold={case.class_threshold}"] if case.class_threshold else []
+    # Steps so small that q(y | x) stays as sure as it was made: unlearnt generative networks would undo it.
+    words += ["optimizer.lr=1e-9"] if case.warm else []
     return compose(words)
 
 

@@ -20,8 +20,12 @@ from .loops import Bare
 from .race import Turns
 
 TYPES = {"32": torch.float32, "bf16": torch.bfloat16}
-COPIED = 64 << 20  # bytes, more than caches hold
 Product = tuple[int, int, int, int]  # how many at once, then m, k, n
+
+
+def sizes(device: str) -> tuple[int, int]:
+    """Side of the square product that stands for the peak, and bytes of the copy: too large for caches and launches."""
+    return (1024, 64 << 20) if device == "cpu" else (8192, 1 << 30)
 
 
 @dataclass(frozen=True)
@@ -33,14 +37,9 @@ class Products:
     device: str
     threads: int
 
-    @property
-    def operations(self) -> int:
-        """Floating-point operations, an addition and a multiplication being two."""
-        return sum(operations(shape) for shape in self.shapes)
-
 
 def operations(shape: Product) -> int:
-    """Floating-point operations of a product."""
+    """Floating-point operations of a product, an addition and a multiplication being two."""
     b, m, k, n = shape
     return 2 * b * m * k * n
 
@@ -56,8 +55,9 @@ def products(case: Products, turns: Turns) -> None:
 
 
 def copy(case: Case, turns: Turns) -> None:
-    """Copies 64 MiB per 'update', which reads and writes as many."""
-    here = torch.ones(COPIED, dtype=torch.uint8, device=find_device(case.device))
+    """One copy per 'update', which reads and writes its bytes."""
+    _, size = sizes(case.device)
+    here = torch.ones(size, dtype=torch.uint8, device=find_device(case.device))
     there = torch.zeros_like(here)
     while True:
         there.copy_(here)

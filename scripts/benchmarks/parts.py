@@ -5,8 +5,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from . import limits
 from .cases import HAS_THRESHOLD, LABELLED, UNLABELLED, Case, content, model_names, observes_bits
 from .command import seconds_to_import, watch
@@ -26,7 +24,7 @@ class Plan:
     threads: int
     rounds: int
     block: int  # updates
-    warm: int  # updates before the comparison of m2 and m1m2
+    warm: int  # updates that fit q(y | x) before m2 and m1m2 are compared
     class_threshold: float
     quick: bool
 
@@ -34,9 +32,9 @@ class Plan:
         """A training of this plan."""
         return Case(model, self.device, self.threads, **options)
 
-    def racer(self, case: Any, loop: Callable[..., None] = ours, share: float = 1.0, warm: int = 0) -> Racer:
+    def racer(self, case: Any, loop: Callable[..., None] = ours, share: float = 1.0) -> Racer:
         """A racer whose blocks are `share` as long as the plan says."""
-        return Racer(loop, case, max(1, round(share * self.block)), warm)
+        return Racer(loop, case, max(1, round(share * self.block)))
 
 
 def m2(plan: Plan) -> list[Table]:
@@ -55,8 +53,7 @@ def _compare(plan: Plan, model: str, title: str) -> Table:
     for t in (0.0, plan.class_threshold) if HAS_THRESHOLD else (0.0,):
         for case, precision in ((single, "float32"), (half, "bf16")):
             name = f"ssl_dgm, {precision}" + (f", class_threshold={t:g}" if t else "")
-            # How many classes are skipped depends on how sure q(y | x) has become.
-            racers[name] = plan.racer(replace(case, class_threshold=t), warm=plan.warm)
+            racers[name] = plan.racer(replace(case, class_threshold=t, warm=plan.warm if t else 0))
     racers |= {
         "hand-written, float32": plan.racer(single, hand_written),
         "hand-written, bf16": plan.racer(half, hand_written),
@@ -71,9 +68,10 @@ def _compare(plan: Plan, model: str, title: str) -> Table:
         row |= {"unlabelled rows/s": round(UNLABELLED / middle(own)), **_facts(racer, "classes kept")}
         rows.append(row)
     note = (
-        f"{content()}; {BATCH}; one seed; {plan.rounds} rounds of {plan.block} updates, ssl_dgm's after {plan.warm}.\n"
+        f"{content()}; {BATCH}; one seed; {plan.rounds} rounds of {plan.block} updates.\n"
         "'x ours' are ratios of times within a round, above 1 where slower than ours. ssl_dgm is a run's own loop:\n"
-        "Lightning, curves, checkpoints."
+        "Lightning, curves, checkpoints. With class_threshold q(y | x) was fitted to the labels of all rows first "
+        f"({plan.warm}\nupdates) and kept so, since the classes kept depend on how sure it is."
     )
     return Table(title, rows, note)
 
@@ -132,20 +130,20 @@ def peak(plan: Plan) -> list[Table]:
     """What the machine could do at most, and how much of it an update of M2 uses."""
     rounds = max(2, plan.rounds // 2)
     counts = {p: limits.count(plan.case("m2", precision=p)) for p in limits.TYPES}
-    square = ((1, 1024, 1024, 1024),)
+    side, size = limits.sizes(plan.device)
     racers: dict[tuple[str, str], Racer] = {("copy", "32"): plan.racer(plan.case("m2"), limits.copy, 0.5)}
     for p, count in counts.items():
         racers["update", p] = plan.racer(plan.case("m2", precision=p), share=0.5)
-        for name, shapes in (("square", square), ("products", count.products)):
+        for name, shapes in (("square", ((1, side, side, side),)), ("products", count.products)):
             case = limits.Products(shapes, p, plan.device, plan.threads)
             racers[name, p] = plan.racer(case, limits.products, 0.5)
     times = dict(zip(racers, race(list(racers.values()), rounds)))
-    rate = {p: 2 * 1024**3 / middle(times["square", p]) for p in counts}
-    bandwidth = 2 * limits.COPIED / middle(times["copy", "32"])
+    flop = {p: times["square", p] / (2 * side**3) for p in counts}  # seconds for one, in every round
+    byte = times["copy", "32"] / (2 * size)
     machine = [
-        {"what": "product 1024^3, float32", "GFLOP/s": rate["32"] / 1e9},
-        {"what": "product 1024^3, bf16", "GFLOP/s": rate["bf16"] / 1e9},
-        {"what": "copy of 64 MiB, read + written", "GB/s": bandwidth / 1e9},
+        {"what": f"product {side}^3, float32", "GFLOP/s": 1e-9 / middle(flop["32"])},
+        {"what": f"product {side}^3, bf16", "GFLOP/s": 1e-9 / middle(flop["bf16"])},
+        {"what": f"copy of {size >> 20} MiB, read + written", "GB/s": 1e-9 / middle(byte)},
     ]
     shapes = []
     for (b, m, k, n), often in limits.counted(counts["32"].products).items():
@@ -161,20 +159,16 @@ def peak(plan: Plan) -> list[Table]:
         update = times["update", p]
         precision = "float32" if p == "32" else p
         given = {
-            "FLOPs at the peak of 1024^3": (count.flops / 1e9, "GFLOP", count.flops / rate[p] * np.ones(rounds)),
-            "its matrix products alone": (count.flops / 1e9, "GFLOP", times["products", p]),
-            "parameters, Adam's state, rows": (
-                count.compulsory / 1e6,
-                "MB",
-                count.compulsory / bandwidth * np.ones(rounds),
-            ),
-            "all that eager operations move": (count.eager / 1e6, "MB", count.eager / bandwidth * np.ones(rounds)),
+            f"FLOPs at the peak of {side}^3": (f"{count.flops / 1e9:.3g} GFLOP", count.flops * flop[p]),
+            "its matrix products alone": (f"{count.flops / 1e9:.3g} GFLOP", times["products", p]),
+            "parameters, Adam's state, rows": (f"{count.compulsory / 1e6:.3g} MB", count.compulsory * byte),
+            "all that eager operations move": (f"{count.eager / 1e6:.3g} MB", count.eager * byte),
         }
-        for name, (amount, unit, floor) in given.items():
-            row = {"precision": precision, "floor": name, "amount": f"{amount:.3g} {unit}"}
-            floors.append(row | {"floor ms": 1e3 * middle(floor), "share of an update": middle(floor / update)})
+        for name, (amount, floor) in given.items():
+            row = {"precision": precision, "floor": name, "amount": amount, "floor ms": 1e3 * middle(floor)}
+            floors.append(row | ratio("share of an update", floor, update))
         row = {"precision": precision, **timing(update), "GFLOP/s": count.flops / middle(update) / 1e9}
-        shares.append(row | {"of the peak": count.flops / middle(update) / rate[p]})
+        shares.append(row | ratio("of the peak", count.flops * flop[p], update))
     products = "matrix products of an update of M2, forwards and backwards"
     note = (
         "A share of 1 would be the floor itself. What eager operations move is no strict floor: caches hold some of it."
@@ -201,13 +195,12 @@ def overhead(plan: Plan) -> list[Table]:
     words = ["model=m2", "data=digits", "budget=smoke", "baseline=null", f"device={plan.device}"]
     one = [*words, "budget.epochs=2", "budget.updates_per_epoch=1"]
     seen = [watch(one, plan.threads) for _ in range(times)]
-    imports = {"torch": "torch", "torch and pytorch_lightning": "torch, pytorch_lightning"}
-    steps: list[Row] = [
-        {"until": f"import {name}", "s": middle(np.array([seconds_to_import(m, plan.threads) for _ in range(times)]))}
-        for name, m in imports.items()
-    ]
-    steps.append({"until": "the first update is done", "s": middle(np.array([w.first_update for w in seen]))})
-    steps.append({"until": "the end, scores and pictures included", "s": middle(np.array([w.end for w in seen]))})
+    steps: list[Row] = []
+    for name, modules in {"torch": "torch", "torch and pytorch_lightning": "torch, pytorch_lightning"}.items():
+        seconds = [seconds_to_import(modules, plan.threads) for _ in range(times)]
+        steps.append({"until": f"import {name}", "s": middle(seconds)})
+    steps.append({"until": "the first update is done", "s": middle([w.first_update for w in seen])})
+    steps.append({"until": "the end, scores and pictures included", "s": middle([w.end for w in seen])})
     note = f"python -m ssl_dgm.train {' '.join(one)}; median of {times}, imports in processes of their own"
     tables.append(Table("from the command to the first update", steps, note))
     peaks = []

@@ -69,11 +69,10 @@ class Racer:
         loop: runs until `Turns` ends it.
         case: what it trains, with `device` and `threads`.
         updates: of one block.
-        warm: updates before the first round; a block where there are none.
     """
 
-    def __init__(self, loop: Loop, case: Any, updates: int, warm: int = 0) -> None:
-        self.loop, self.case, self.updates, self.warm = loop, case, updates, warm or updates
+    def __init__(self, loop: Loop, case: Any, updates: int) -> None:
+        self.loop, self.case, self.updates = loop, case, updates
         self.facts: dict[str, float] = {}
 
     def start(self) -> None:
@@ -121,7 +120,7 @@ def race(racers: Sequence[Racer], rounds: int) -> np.ndarray:
     """Seconds per update of every racer in every round, [racers, rounds]; the racers know their facts then."""
     with _started(racers):
         for racer in racers:
-            racer.run(racer.warm)
+            racer.run(racer.updates)
         times = np.empty((len(racers), rounds))
         for i in range(rounds):
             # Another begins every time, since the first of a round follows the same one otherwise.

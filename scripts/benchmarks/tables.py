@@ -38,7 +38,7 @@ def text(value: Any) -> str:
     return f"{value:,.{places}f}"
 
 
-def middle(values: np.ndarray) -> float:
+def middle(values: Sequence[float] | np.ndarray) -> float:
     """The median."""
     return float(np.median(values))
 
