@@ -1,0 +1,1 @@
+"""The parts of scripts/benchmark.py: what races, and what is made of the times."""
