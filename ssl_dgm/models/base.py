@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from ssl_dgm.config import Stage
-from ssl_dgm.data.datamodule import Batch
+from ssl_dgm.data.datamodule import Batch, Part
 from ssl_dgm.models.optimizers import Adam, AdamUncorrected
 from ssl_dgm.probability import bounds, replicas
 from ssl_dgm.probability.factors import Factorisation, Factors
@@ -56,6 +56,7 @@ class DeepGenerativeModel(pl.LightningModule):
         self.factorisation = replicas.stack(self.build, self.seeds)
         self.analytic: tuple[str, ...] = self.factorisation.analytic if stage.objective.kl == "analytic" else ()
         self.noise_streams = Streams(self.seeds, "noise")
+        self.parts: dict[str, Part] = {}  # of a batch that several processes share
         self.terms: dict[str, Tensor] = {}  # of the last update, [S]
         self.scores: list[Tensor] = []  # of the validation rows so far, [S, B]
         self.validation: dict[str, Tensor] = {}  # their mean by name, [S]
@@ -125,15 +126,20 @@ class DeepGenerativeModel(pl.LightningModule):
         weights = {name: warm_up for name in f.q if name != "y"} if objective.warm_up_epochs else {}
         if not self.has_classes:
             t = bounds.trace(f, x, None, noise["unlabelled"], self.analytic).scaled(weights)
-            bound = bounds.labelled(t).mean()
-            return {"loss": -bound, "bound": bound, **_named(t, "")}
+            bound = bounds.labelled(t).mean() * self.share("unlabelled")
+            return {"loss": -bound, "bound": bound, **_named(t, "", self.share("unlabelled"))}
         t_u = bounds.trace(f, x, bounds.classes(f, x), noise["unlabelled"], self.analytic).scaled(weights)
         t_l = bounds.trace(f, batch.x_labelled, batch.y_labelled, noise["labelled"], self.analytic).scaled(weights)
-        unlabelled, labelled = bounds.unlabelled(t_u).mean(), bounds.labelled(t_l).mean()
-        classification = bounds.classification(t_l).mean()
+        share_u, share_l = self.share("unlabelled"), self.share("labelled")
+        unlabelled, labelled = bounds.unlabelled(t_u).mean() * share_u, bounds.labelled(t_l).mean() * share_l
+        classification = bounds.classification(t_l).mean() * share_l
         loss = -(unlabelled + self.labelled_weight * labelled + objective.classification * classification)
         summary = {"bound_unlabelled": unlabelled, "bound_labelled": labelled, "classification": classification}
-        return {"loss": loss, **summary, **_named(t_u, "unlabelled_"), **_named(t_l, "labelled_")}
+        return {"loss": loss, **summary, **_named(t_u, "unlabelled_", share_u), **_named(t_l, "labelled_", share_l)}
+
+    def share(self, group: str) -> float:
+        """What a mean over this process's rows counts in the sum over all processes that share the batch."""
+        return self.parts[group].share if self.parts else 1.0
 
     @property
     def labelled_weight(self) -> float:
@@ -154,10 +160,15 @@ class DeepGenerativeModel(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         f, draws = self.factorisation, self.stage.objective.draws
-        shapes = {"unlabelled": f.noise_shapes(batch.x_unlabelled.shape[1], draws, enumerate_y=True)}
+        num_labelled, num_unlabelled = batch.x_labelled.shape[1], batch.x_unlabelled.shape[1]
+        if self.parts:
+            num_labelled, num_unlabelled = self.parts["labelled"].total, self.parts["unlabelled"].total
+        shapes = {"unlabelled": f.noise_shapes(num_unlabelled, draws, enumerate_y=True)}
         if self.has_classes:
-            shapes["labelled"] = f.noise_shapes(batch.x_labelled.shape[1], draws)
+            shapes["labelled"] = f.noise_shapes(num_labelled, draws)
         noise = self.noise(self.noise_streams, **shapes)
+        for group, part in self.parts.items():
+            noise[group] = {name: drawn[..., part.rows, :] for name, drawn in noise.get(group, {}).items()}
         warm_up = torch.full((len(self.seeds),), self.warm_up, device=self.device)
         losses = self.per_seed(self.losses, batch, noise, warm_up)
         self.terms = {name: value.detach() for name, value in losses.items()}
@@ -235,7 +246,8 @@ class DeepGenerativeModel(pl.LightningModule):
         self.validation = dict(checkpoint.get("validation", {}))
 
 
-def _named(t: bounds.Trace, prefix: str) -> dict[str, Tensor]:
-    """Means of a trace's terms, as 'p_x' and the like: for logs, and to name the one that turns NaN first."""
+def _named(t: bounds.Trace, prefix: str, share: float) -> dict[str, Tensor]:
+    """Means of a trace's terms, times `share`, as 'p_x' and the like: for logs, and to name the first to turn NaN."""
     terms = {f"{prefix}{side}_{name}": term for side in "pq" for name, term in getattr(t, side).items()}
-    return dict(zip(terms, torch.stack([term.detach() for term in terms.values()]).flatten(1).mean(1).unbind()))
+    means = torch.stack([term.detach() for term in terms.values()]).flatten(1).mean(1)
+    return dict(zip(terms, (means * share).unbind()))
