@@ -151,7 +151,8 @@ def _check_memmap(config: Config) -> None:
                 f"(data={config.data.name} is looked for in the folder that SSL_DGM_DATA names)"
             )
         return
-    if (first := first_stage(config)) is not None:
+    # Without a folder it is refused where the folder is looked for.
+    if config.data.folder is not None and (first := first_stage(config)) is not None:
         what = config.model.name if config.m1 else f"{config.model.name} classifier={config.classifier}"
         raise UserError(
             f"model={what} keeps q(z | x) of every row in memory, which data=memmap is too large for; use model=m2, or "

@@ -217,7 +217,8 @@ class SeededDataModule(pl.LightningDataModule):
 
     def _classes(self, rows: Tensor) -> Tensor:
         """One-hot classes of rows [...], [..., K], on the device."""
-        return self.one_hot[self.targets[rows].to(self.one_hot.device, torch.long)]
+        # The Trainer has moved the row numbers of a validation batch to the device, where the targets need not be.
+        return self.one_hot[self.targets[rows.to(self.targets.device)].to(self.one_hot.device, torch.long)]
 
     def on_after_batch_transfer(self, batch: int | Tensor, dataloader_idx: int) -> Batch | tuple[Tensor, Tensor]:
         """Update numbers to training batches, row numbers to validation batches."""

@@ -72,13 +72,13 @@ def bytes_read() -> int:
 
 @pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="no /proc")
 def test_nothing_but_the_rows_asked_for_is_read_and_each_once_for_all_seeds(tmp_path: Path) -> None:
-    put(tmp_path / "large", (20_000, 20_000))
-    images = OnDisk(read_folder(tmp_path / "large").train_x)
-    rows = torch.tensor([[3, 39_000, 20_001, 3], [3, 39_000, 20_001, 7]])
-    overhead = -bytes_read() + bytes_read()
+    for name in ("a", "b"):
+        np.save(tmp_path / f"{name}.npy", np.zeros((100, 10_000), np.uint8))
+    images = OnDisk(Shards([shards.read_header(tmp_path / f"{name}.npy") for name in "ab"], np.arange(0)))
     before = bytes_read()
-    images[rows]
-    assert bytes_read() - before - overhead == 4 * D
+    images[torch.tensor([[3, 190, 101, 3], [3, 190, 101, 7]])]
+    # Little else is read meanwhile, the count itself for one.
+    assert 40_000 <= bytes_read() - before < 50_000
 
 
 def test_a_file_that_shrinks_or_goes_while_it_is_used_is_named(folder: Path) -> None:
