@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from ssl_dgm.config import Config, Stage, UserError, flatten
+from ssl_dgm.config import Config, Stage, UserError, first_stage, flatten
 
 CHOICES = {
     "classifier": ("none", "logistic", "svm", "knn"),
@@ -131,10 +131,31 @@ def check(config: Config) -> None:
             raise UserError(f"{prefix}network.hidden={hidden} is no list of layer sizes; use for example [500]")
         if per_step not in ("share", "all") and (isinstance(per_step, str) or per_step < 1):
             raise UserError(f"{prefix}budget.labelled_per_step={per_step} is unknown; use share, all or a number")
+    _check_memmap(config)
     if config.time_limit is not None:
         seconds(config.time_limit)
     if config.csv is not None and Path(config.csv).is_dir():
         raise UserError(f"csv={config.csv} is a folder; name a file in it, for example csv={config.csv}/rows.csv")
+
+
+def _check_memmap(config: Config) -> None:
+    """Refuses what only data in memory can do, and for those what only memmap has a use for."""
+    if config.data.name != "memmap":
+        if config.data.folder is not None:
+            raise UserError(
+                f"data.folder={config.data.folder} is where data=memmap is read from; leave it out, or add data=memmap "
+                f"(data={config.data.name} is looked for in the folder that SSL_DGM_DATA names)"
+            )
+        return
+    # Without a folder it is refused where the folder is looked for.
+    if config.data.folder is not None and (first := first_stage(config)) is not None:
+        what = config.model.name if config.m1 else f"{config.model.name} classifier={config.classifier}"
+        raise UserError(
+            f"model={what} keeps q(z | x) of every row in memory, which data=memmap is too large for; use model=m2, or "
+            f"model={first.model.name} classifier=none"
+        )
+    if config.trainer.devices < 1:
+        raise UserError(f"trainer.devices={config.trainer.devices} is not positive; use for example trainer.devices=1")
 
 
 def check_sweep(overrides: list[str], environment: Mapping[str, str]) -> None:

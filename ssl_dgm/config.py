@@ -101,6 +101,7 @@ class DataConfig:
     """Which rows, and what a model sees of them."""
 
     name: str = MISSING
+    folder: str | None = None  # of memmap's shards
     pixels: str = "sampled"  # sampled: Bernoulli draws afresh at every step; grey: intensities
     min_pixel_sd: float = 0.0  # pixels whose s.d. over the training images is not above this are dropped
     labelled_in_pool: bool = False  # whether the labelled rows are in the unlabelled pool too
@@ -168,7 +169,7 @@ class Config(Stage):
 # Settings that say where and how a run is carried out, not what it computes.
 NOT_IDENTITY = (
     "seeds", "baseline", "device", "seeds_at_once", "time_limit", "force", "runs", "csv", "trainer",
-    "logger", "split.file",
+    "logger", "split.file", "data.folder",
 )  # fmt: skip
 # Settings that a bare M1, which reads no label, and an estimator, which has no bound, do not use.
 UNUSED_BY_BARE_M1 = ("labels", "split_seed", "split", "features", "classify", "generative_samples", "m1_seed")

@@ -183,7 +183,11 @@ def _first_stage(folder: Path) -> str | None:
     """The name of the run of the M1 that a run builds on."""
     config = _settings(folder)
     first = None if config is None else schema.first_stage(config)
-    return None if config is None or first is None else schema.key(first, sources.digest_of(config.data.name))
+    return (
+        None
+        if config is None or first is None
+        else schema.key(first, sources.digest_of(config.data.name, config.data.folder))
+    )
 
 
 def _size(folder: Path) -> int:

@@ -37,7 +37,8 @@ Trains a model on few labels and many unlabelled rows, and prints its test error
 
 Choices
   model       m1 (with classifier=logistic|svm|knn|none), m2, m1m2, nn (supervised network)
-  data        digits (embedded), mnist, fashion_mnist (from the folder SSL_DGM_DATA, or downloaded)
+  data        digits (embedded), mnist, fashion_mnist (from the folder SSL_DGM_DATA, or downloaded),
+              memmap (shards larger than memory in data.folder)
   budget      paper (the paper's text), short (a laptop's CPU), smoke (seconds)
   labels      how many labelled rows, balanced over the classes
   seeds       [0,1,2]: replicas trained together; each draws its own labels unless split_seed is a number
@@ -124,14 +125,14 @@ def _keep_refusal(composed: DictConfig, reason: str) -> None:
     """Settings that were refused before their folder existed leave the reason there, for whoever looks for the job."""
     with contextlib.suppress(UserError):
         config = composing.from_composed(composed)
-        folder = Path(config.runs) / schema.key(config, sources.load(config.data.name).sha256)
+        folder = Path(config.runs) / schema.key(config, sources.load(config.data.name, config.data.folder).sha256)
         # The key of a published split is not known before the manifest is read, which may be what was refused.
         if config.split.file is None and not (folder / "failed.json").exists():
             records.fail(folder, reason)
 
 
 def _train(config: Config, overrides: list[str]) -> int:
-    sources.check_available(config.data.name)
+    sources.check_available(config.data.name, config.data.folder)
     from ssl_dgm.tables import collect
     from ssl_dgm.training.run import run
 

@@ -47,6 +47,7 @@ TORCH_FREE = (
     "table",
     "runs",
     "data/sources.py",
+    "data/shards.py",
     "data/splits.py",
 )
 FILES = sorted(PACKAGE.rglob("*.py"))

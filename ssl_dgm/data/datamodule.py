@@ -5,11 +5,10 @@ D dimensions.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import pytorch_lightning as pl
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_dgm.config import BudgetConfig
@@ -18,6 +17,7 @@ from ssl_dgm.data.splits import Split
 from ssl_dgm.probability.randomness import Streams
 
 ROWS_PER_EVALUATION = 1000
+SHARED = 0  # what the order that all seeds share is drawn from, whichever seeds there are
 
 
 class Batch(NamedTuple):
@@ -28,11 +28,67 @@ class Batch(NamedTuple):
     x_unlabelled: Tensor  # [S, B_u, D]
 
 
+class Updates(Protocol):
+    """Row numbers [S, B] of an epoch's updates, by the update's number: a tensor [T, S, B], or what stands for it."""
+
+    def __getitem__(self, update: int, /) -> Tensor: ...
+
+
 class Rows(NamedTuple):
     """Row numbers of an epoch's updates."""
 
     labelled: Tensor  # [T, S, B_l]
-    unlabelled: Tensor  # [T, S, B_u]
+    unlabelled: Updates  # [T, S, B_u]
+
+
+class Part(NamedTuple):
+    """Rows `start` to `stop` - 1 of the `total` rows of a batch: what one of several processes computes."""
+
+    start: int
+    stop: int
+    total: int
+
+    @property
+    def rows(self) -> slice:
+        """For indexing."""
+        return slice(self.start, self.stop)
+
+    @property
+    def share(self) -> float:
+        """The weight of these rows' mean in the mean of all; 1 of a batch without rows."""
+        return (self.stop - self.start) / self.total if self.total else 1.0
+
+
+class OneOrder:
+    """An epoch in one order of all training rows for all seeds, by update [S, B_u].
+
+    The pool of a seed lacks its own labelled rows. Where one of them comes up, the seed is dealt a row instead that the
+    epoch would not have come to, so that it sees every row of its pool once at most, and the seeds share all but a few.
+
+    Args:
+        order: [N].
+        labelled: of each seed, [S, N_l].
+        left_out: whether the labelled rows are to be left out.
+    """
+
+    def __init__(self, order: Tensor, labelled: Tensor, left_out: bool, updates: int, per_step: int) -> None:
+        needed = updates * per_step
+        self.order, self.updates, self.seeds = order[:needed].view(updates, per_step), updates, len(labelled)
+        self.swaps: list[tuple[Tensor, Tensor]] = []  # of each seed: places in the order, rows to stand there
+        for own in labelled if left_out else []:
+            is_own = torch.zeros(len(order), dtype=torch.bool).index_fill_(0, own, True)[order]
+            places, spare = is_own[:needed].nonzero()[:, 0], order[needed:][~is_own[needed:]]
+            self.swaps.append((places, spare[: len(places)]))
+
+    def __len__(self) -> int:
+        return self.updates
+
+    def __getitem__(self, update: int) -> Tensor:
+        rows = self.order[update].repeat(self.seeds, 1)
+        for own, (places, instead) in zip(rows, self.swaps):
+            here = places // rows.shape[1] == update
+            own[places[here] % rows.shape[1]] = instead[here]
+        return rows
 
 
 class Blocks:
@@ -60,6 +116,8 @@ class SeededDataModule(pl.LightningDataModule):
         seeds: the S seeds.
         budget: says how an epoch is cut into updates.
         device: where the rows lie and the draws happen.
+        shared_order: deals the same unlabelled rows to all seeds at an update, for rows that have to be read, in an
+            order that is a function of the epoch alone. Row numbers stay on the CPU then.
     """
 
     def __init__(
@@ -72,24 +130,30 @@ class SeededDataModule(pl.LightningDataModule):
         seeds: Sequence[int],
         budget: BudgetConfig,
         device: torch.device,
+        shared_order: bool = False,
     ) -> None:
         super().__init__()
         self.inputs, self.num_train, self.num_rows = inputs.to(device), num_train, len(targets)
-        self.one_hot = F.one_hot(targets, num_classes).float().to(device)
+        home = torch.device("cpu") if shared_order else device
+        self.targets, self.one_hot = targets.to(home), torch.eye(num_classes, device=device)
         if splits is None:
-            self.labelled = torch.empty(len(seeds), 0, dtype=torch.long, device=device)
-            self.unlabelled = torch.arange(num_train, device=device).expand(len(seeds), -1)
+            self.labelled = torch.empty(len(seeds), 0, dtype=torch.long, device=home)
         else:
-            self.labelled = torch.stack([torch.from_numpy(s.labelled) for s in splits]).to(device)
-            self.unlabelled = torch.stack([torch.from_numpy(s.unlabelled) for s in splits]).to(device)
+            self.labelled = torch.stack([torch.from_numpy(s.labelled) for s in splits]).to(home)
+        self.num_unlabelled = num_train if splits is None else len(splits[0].unlabelled)
+        self.shared = Streams([SHARED], "shared order") if shared_order else None
+        if self.shared is None:
+            pools = [torch.arange(num_train)] if splits is None else [torch.as_tensor(s.unlabelled) for s in splits]
+            self.unlabelled = torch.stack(pools).to(device).expand(len(seeds), -1)
         self.updates, self.labelled_per_step = self._cut(budget)
-        self.order = Streams(seeds, "order", device)
+        self.order = Streams(seeds, "order", home)
         self.draws = Streams(seeds, "inputs", device)
+        self.take(0, 1)
         self.begun = -1
 
     def _cut(self, budget: BudgetConfig) -> tuple[int, int]:
         """Updates of an epoch, and labelled rows of an update."""
-        updates = min(budget.updates_per_epoch, max(1, self.unlabelled.shape[1] // budget.unlabelled_per_step))
+        updates = min(budget.updates_per_epoch, max(1, self.num_unlabelled // budget.unlabelled_per_step))
         num_labelled = self.labelled.shape[1]
         if num_labelled == 0:
             return updates, 0
@@ -103,14 +167,28 @@ class SeededDataModule(pl.LightningDataModule):
     @property
     def unlabelled_per_step(self) -> int:
         """B_u; what an epoch's last rows leave over is seen in another epoch, since the order is drawn afresh."""
-        return self.unlabelled.shape[1] // self.updates
+        return self.num_unlabelled // self.updates
+
+    def take(self, rank: int, processes: int) -> None:
+        """Makes this the data of one of several processes: batches have the rows of its own part, drawn as in all."""
+
+        def part(total: int) -> Part:
+            return Part(total * rank // processes, total * (rank + 1) // processes, total)
+
+        self.parts = {"labelled": part(self.labelled_per_step), "unlabelled": part(self.unlabelled_per_step)}
 
     def begin(self, epoch: int) -> None:
         """Deals the rows of an epoch, a function of (seed, epoch) alone."""
         self.order.begin(epoch)
         self.draws.begin(epoch)
-        labelled, unlabelled = (self.labelled, self.labelled_per_step), (self.unlabelled, self.unlabelled_per_step)
-        self.begun, self.dealt = epoch, Rows(self._deal(*labelled), self._deal(*unlabelled))
+        labelled = self._deal(self.labelled, self.labelled_per_step)
+        if self.shared is None:
+            unlabelled: Updates = self._deal(self.unlabelled, self.unlabelled_per_step)
+        else:
+            order = self.shared.begin(epoch).permutations(self.num_train)[0]
+            left_out = self.num_train - self.num_unlabelled > 0
+            unlabelled = OneOrder(order, self.labelled, left_out, self.updates, self.unlabelled_per_step)
+        self.begun, self.dealt = epoch, Rows(labelled, unlabelled)
 
     def _deal(self, rows: Tensor, per_step: int) -> Tensor:
         """A shuffled pool [S, N], begun anew as often as the epoch needs, as [T, S, per_step]."""
@@ -124,7 +202,7 @@ class SeededDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> Blocks:
         """Blocks of validation row numbers, the same for all seeds."""
-        return Blocks(torch.arange(self.num_train, self.num_rows, device=self.one_hot.device))
+        return Blocks(torch.arange(self.num_train, self.num_rows, device=self.targets.device))
 
     def batch(self, epoch: int, update: int) -> Batch:
         """What the model sees at an update, drawn afresh; updates are asked for in their order."""
@@ -132,13 +210,20 @@ class SeededDataModule(pl.LightningDataModule):
         if update == 0 or self.begun != epoch:
             self.begin(epoch)
         labelled, unlabelled = self.dealt.labelled[update], self.dealt.unlabelled[update]
-        x_labelled = self.inputs.draw(labelled, self.draws)
-        return Batch(x_labelled, self.one_hot[labelled], self.inputs.draw(unlabelled, self.draws))
+        of_labelled, of_unlabelled = self.parts["labelled"].rows, self.parts["unlabelled"].rows
+        x_labelled = self.inputs.draw(labelled, self.draws, of_labelled)
+        y_labelled = self._classes(labelled[:, of_labelled])
+        return Batch(x_labelled, y_labelled, self.inputs.draw(unlabelled, self.draws, of_unlabelled))
+
+    def _classes(self, rows: Tensor) -> Tensor:
+        """One-hot classes of rows [...], [..., K], on the device."""
+        # The Trainer has moved the row numbers of a validation batch to the device, where the targets need not be.
+        return self.one_hot[self.targets[rows.to(self.targets.device)].to(self.one_hot.device, torch.long)]
 
     def on_after_batch_transfer(self, batch: int | Tensor, dataloader_idx: int) -> Batch | tuple[Tensor, Tensor]:
         """Update numbers to training batches, row numbers to validation batches."""
         if isinstance(batch, Tensor):
-            return self.inputs.mean(batch), self.one_hot[batch]
+            return self.inputs.mean(batch), self._classes(batch)
         # Asked here, not when the loader starts: Lightning starts it before it has counted the epoch up on a resume.
         assert self.trainer is not None
         return self.batch(self.trainer.current_epoch, batch)

@@ -1,4 +1,4 @@
-"""Data sets as NumPy arrays: where their files are, whether they are intact, what is in them.
+"""Data sets as NumPy arrays, or as rows in files: where they are, whether they are intact, what is in them.
 
 N rows, D pixels per image, x_dim of them kept. Nothing here imports torch at the top, and
 nothing is unpickled: idx files are a header and bytes.
@@ -19,6 +19,7 @@ import numpy as np
 
 from ssl_dgm.checks import nearest
 from ssl_dgm.config import UserError
+from ssl_dgm.data.shards import Shards, read_folder
 
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 FOLDERS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}  # torchvision's names, of folders and of classes
@@ -41,23 +42,24 @@ DIGESTS = {  # `Source.sha256`, so that a run can be named without reading its d
     "mnist": "b9f950d800c28d3dc3100a63b214e9a410947ee0f1618d7371764cc22cfc95b2",
     "fashion_mnist": "c86e615d8f0aa1d120dbdcca957e44a25342249a4dbbbb7fde7ed3ce1c060f29",
 }
-NAMES = ("digits", *FOLDERS)
+NAMES = ("digits", *FOLDERS, "memmap")
+ROWS_IN_DIGEST = 1000  # training rows of a folder of shards whose pixels are part of its identity
 
 
 # Arrays have no single truth value, so that a generated == would only raise.
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A data set in memory; the validation rows are the last `num_validation` training rows."""
+    """A data set; the validation rows are the last `num_validation` training rows."""
 
     name: str
-    train_x: np.ndarray  # uint8 [N, x_dim], validation rows included
-    train_y: np.ndarray  # int64 [N]
+    train_x: np.ndarray | Shards  # uint8 [N, x_dim], validation rows included; Shards stay on the disk
+    train_y: np.ndarray  # int64 [N]; -1 where no label is known
     test_x: np.ndarray  # uint8 [N_test, x_dim]
     test_y: np.ndarray  # int64 [N_test]
     num_validation: int
     num_classes: int
     shape: tuple[int, ...]  # of one image
-    sha256: str  # of the four arrays with every pixel
+    sha256: str  # of the four arrays with every pixel; of rows on the disk, see `_memmap`
     kept: np.ndarray | None = None  # bool [D], the pixels left; None: all of them
     trials: int = 1  # binary draws whose share of ones a pixel is
 
@@ -77,8 +79,13 @@ class Source:
         The s.d. is over the training rows without validation. `sha256` stays that of the full data.
 
         Raises:
-            UserError: if no pixel would be left.
+            UserError: if no pixel would be left, and for rows that stay on the disk.
         """
+        if isinstance(self.train_x, Shards):
+            raise UserError(
+                f"data.min_pixel_sd={min_sd} would read every row of data={self.name}; use 0 and write shards without "
+                "the pixels that don't vary"
+            )
         x, n = self.train_x[: self.num_train], self.num_train
         # Integer sums: a constant pixel's variance is exactly 0, and no float copy of the images is made.
         total, squares = x.sum(0, dtype=np.int64), np.einsum("nd,nd->d", x, x, dtype=np.int64)
@@ -103,16 +110,19 @@ class Source:
 
     def describe(self) -> str:
         """One line for the screen."""
-        dropped = 0 if self.kept is None else int((~self.kept).sum())
-        return (
+        rows = (
             f"{self.name}: {self.num_train:,} training, {self.num_validation:,} validation and {len(self.test_x):,} "
-            f"test images of {' x '.join(map(str, self.shape))}, {self.num_classes} classes, "
-            f"values {self.train_x.min()} to {self.train_x.max()}, {dropped} pixels dropped"
+            f"test images of {' x '.join(map(str, self.shape))}, {self.num_classes} classes"
         )
+        if isinstance(self.train_x, Shards):
+            known = int((self.train_y[: self.num_train] >= 0).sum())
+            return f"{rows}, {known:,} training rows with a label, read from {len(self.train_x.files)} files"
+        dropped = 0 if self.kept is None else int((~self.kept).sum())
+        return f"{rows}, values {self.train_x.min()} to {self.train_x.max()}, {dropped} pixels dropped"
 
 
-def load(name: str, data_dir: Path | None = None) -> Source:
-    """The data set called `name`: digits, mnist or fashion_mnist.
+def load(name: str, data_dir: Path | str | None = None) -> Source:
+    """The data set called `name`: digits, mnist, fashion_mnist, or memmap, whose shards are in `data_dir`.
 
     Files are looked for as in `locate`; absent ones are downloaded only into the default folder.
 
@@ -122,6 +132,8 @@ def load(name: str, data_dir: Path | None = None) -> Source:
     check_available(name, data_dir)
     if name == "digits":
         return _digits()
+    if name == "memmap":
+        return _memmap(Path(data_dir or "").expanduser())
     folder = locate(name, data_dir)
     if _missing(folder):
         _download(name, folder)
@@ -129,16 +141,16 @@ def load(name: str, data_dir: Path | None = None) -> Source:
     return _source(name, arrays, num_validation=10_000)
 
 
-def digest_of(name: str) -> str:
+def digest_of(name: str, data_dir: Path | str | None = None) -> str:
     """The sha256 that the data set called `name` has.
 
     Raises:
         UserError: as `load`, for a data set whose content is not known beforehand.
     """
-    return DIGESTS[name] if name in DIGESTS else load(name).sha256
+    return DIGESTS[name] if name in DIGESTS else load(name, data_dir).sha256
 
 
-def check_available(name: str, data_dir: Path | None = None) -> None:
+def check_available(name: str, data_dir: Path | str | None = None) -> None:
     """Nothing, once it is known that `load` finds its files or may download them; takes no time.
 
     Raises:
@@ -146,6 +158,12 @@ def check_available(name: str, data_dir: Path | None = None) -> None:
     """
     if name not in NAMES:
         raise UserError(f"data={name} is unknown; {nearest(name, list(NAMES))}")
+    if name == "memmap":
+        if data_dir is None:
+            raise UserError("data=memmap reads files of your own; name their folder with data.folder=...")
+        if not Path(data_dir).expanduser().is_dir():
+            raise UserError(f"data.folder={data_dir} is no folder; name the one that holds train-x-*.npy")
+        return
     if name == "digits" or _may_download(data_dir):
         return
     folder = locate(name, data_dir)
@@ -156,7 +174,7 @@ def check_available(name: str, data_dir: Path | None = None) -> None:
         )
 
 
-def locate(name: str, data_dir: Path | None = None) -> Path:
+def locate(name: str, data_dir: Path | str | None = None) -> Path:
     """The folder of the idx files of mnist or fashion_mnist, whether or not they are there yet.
 
     It is in `data_dir`, else in $SSL_DGM_DATA, else in ~/.cache/ssl_dgm.
@@ -193,7 +211,7 @@ def read_idx(path: Path, sha256: str | None = None) -> np.ndarray:
     return np.frombuffer(content, np.uint8, offset=start).reshape(dims).copy()
 
 
-def _may_download(data_dir: Path | None) -> bool:
+def _may_download(data_dir: Path | str | None) -> bool:
     return data_dir is None and not os.environ.get("SSL_DGM_DATA")
 
 
@@ -234,6 +252,19 @@ def _digits() -> Source:
     source = _source("digits", [x[train], y[train], x[test], y[test]], num_validation=200)
     # A value counts the black pixels of a block of 4 x 4 (UCI's "optical recognition of handwritten digits").
     return dataclasses.replace(source, trials=16)
+
+
+def _memmap(folder: Path) -> Source:
+    """The user's own rows, which stay on the disk.
+
+    The sha256 is known without reading them all. It is of every label, of the test rows, of the number of rows, and of
+    the pixels of 1,000 training rows spread evenly over all files, wherever one ends and the next begins. Two folders
+    that have it have the same splits; that all their other pixels are the same is for their owner to know.
+    """
+    c = read_folder(folder)
+    some = np.linspace(0, len(c.train_x) - 1, min(ROWS_IN_DIGEST, len(c.train_x))).astype(np.int64)
+    sha256 = digest(c.train_x[some], c.train_y, c.test_x, c.test_y)
+    return Source("memmap", c.train_x, c.train_y, c.test_x, c.test_y, c.num_validation, c.num_classes, c.shape, sha256)
 
 
 def _source(name: str, arrays: list[np.ndarray], num_validation: int) -> Source:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ssl_dgm.config import UserError
+from ssl_dgm.data.shards import Shards
 from ssl_dgm.data.sources import Source, digest
 from ssl_dgm.files import write_atomic
 
@@ -21,11 +22,27 @@ VERSION = 1
 
 
 @dataclass(frozen=True, eq=False)
+class Rest:
+    """All row numbers below `below`, or all of them but the labelled ones, told without a list of millions."""
+
+    below: int
+    labelled: np.ndarray
+    with_labelled: bool
+
+    def __len__(self) -> int:
+        return self.below - (0 if self.with_labelled else len(self.labelled))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        rows = np.arange(self.below, dtype=dtype or np.int64)
+        return rows if self.with_labelled else np.setdiff1d(rows, self.labelled)
+
+
+@dataclass(frozen=True, eq=False)
 class Split:
     """The row numbers of the labelled rows and of the unlabelled pool, and what they belong to."""
 
     labelled: np.ndarray  # int64 [N_l]
-    unlabelled: np.ndarray  # int64 [N_u], the labelled rows among them or not
+    unlabelled: np.ndarray | Rest  # int64 [N_u], the labelled rows among them or not; Rest where rows stay on the disk
     data: str
     data_sha256: str
     num_classes: int
@@ -34,8 +51,9 @@ class Split:
 
     @property
     def sha256(self) -> str:
-        """The SHA-256 of both lists of row numbers, their order included."""
-        return digest(self.labelled, self.unlabelled)
+        """The SHA-256 of both lists of row numbers, their order included; of a Rest, of what tells it."""
+        pool = self.unlabelled
+        return digest(self.labelled, np.array([pool.below, len(pool)]) if isinstance(pool, Rest) else pool)
 
 
 def draw(source: Source, labels: int, split_seed: int, labelled_in_pool: bool = False) -> Split:
@@ -48,28 +66,27 @@ def draw(source: Source, labels: int, split_seed: int, labelled_in_pool: bool = 
     Raises:
         UserError: if that number of labels cannot be drawn, or leaves no unlabelled row.
     """
-    y, rows = source.train_y[: source.num_train], np.arange(source.num_train, dtype=np.int64)
+    y, every = source.train_y[: source.num_train], source.num_train
     if split_seed < 0:
         raise UserError(f"split_seed={split_seed} is negative; use 0, 1, 2, ...")
-    if labels == source.num_train and not labelled_in_pool:
+    if labels == every and not labelled_in_pool:
         raise UserError(
             f"labels={labels} labels every training row of {source.name} and leaves none unlabelled; "
             "set data.labelled_in_pool=true"
         )
-    if labels == source.num_train:
-        labelled = rows
+    if labels == every and y.min() >= 0:
+        labelled = np.arange(every, dtype=np.int64)
     else:
         _check_labels(source, labels)
         rng = np.random.Generator(np.random.PCG64(split_seed))
         classes = range(source.num_classes)
         # Whole classes are permuted whatever `labels` is: this makes splits nested. Classes take turns, so
         # that the nesting is a prefix and every run of num_classes rows is balanced.
-        drawn = [rng.permutation(rows[y == c])[: labels // source.num_classes] for c in classes]
+        drawn = [rng.permutation(np.flatnonzero(y == c))[: labels // source.num_classes] for c in classes]
         labelled = np.stack(drawn, axis=1).reshape(-1)
-    unlabelled = rows if labelled_in_pool else np.setdiff1d(rows, labelled)
-    return Split(
-        labelled, unlabelled, source.name, source.sha256, source.num_classes, _counts(source, labelled), split_seed
-    )
+    rest = Rest(every, labelled, labelled_in_pool)
+    pool = rest if isinstance(source.train_x, Shards) else np.asarray(rest)
+    return Split(labelled, pool, source.name, source.sha256, source.num_classes, _counts(source, labelled), split_seed)
 
 
 def save(split: Split, path: Path) -> None:
@@ -114,7 +131,7 @@ def load_manifest(path: Path, source: Source) -> Split:
         labelled = np.array(content["labelled"], np.int64)
         split = Split(
             labelled=labelled,
-            unlabelled=_expanded(content["unlabelled"], labelled),
+            unlabelled=_expanded(content["unlabelled"], labelled, isinstance(source.train_x, Shards)),
             class_counts=tuple(content["class_counts"]),
             data=content["data"],
             data_sha256=content["data_sha256"],
@@ -138,10 +155,11 @@ def load_manifest(path: Path, source: Source) -> Split:
 
 def _check_labels(source: Source, labels: int) -> None:
     name, k, every = source.name, source.num_classes, source.num_train
-    sizes = np.bincount(source.train_y[:every], minlength=k)
+    y = source.train_y[:every]
+    sizes = np.bincount(y[y >= 0], minlength=k)
     smallest = int(sizes.argmin())
     most = k * int(sizes[smallest])
-    whole = f"all {every} with data.labelled_in_pool=true"
+    whole = f"all {every} with data.labelled_in_pool=true" if y.min() >= 0 else "a data set with more labels"
     limit = f"use at most {most}, or {whole}" if most else f"use {whole}"
     if labels <= 0:
         raise UserError(f"labels={labels} is not positive; use {k} or another multiple of the {k} classes of {name}")
@@ -161,16 +179,24 @@ def _check_rows(split: Split, source: Source, path: Path) -> None:
     def refuse(what: str) -> UserError:
         return UserError(f"{path} {what}; use another split.file")
 
-    for name, rows in (("labelled", split.labelled), ("unlabelled", split.unlabelled)):
+    pool = split.unlabelled
+    if isinstance(pool, Rest) and pool.below != source.num_train:
+        raise refuse(f"has a pool of {pool.below:,} rows where {source.name} has {source.num_train:,} training rows")
+    if isinstance(source.train_x, Shards) and not isinstance(pool, Rest):
+        raise refuse(f"lists its unlabelled rows one by one, which takes too much memory for data={source.name}")
+    # A Rest repeats none, and has all labelled rows or none.
+    for name, rows in (("labelled", split.labelled), *([] if isinstance(pool, Rest) else [("unlabelled", pool)])):
         if not rows.size:
             raise refuse(f"has no {name} rows")
         if rows.min() < 0 or rows.max() >= source.num_train:
             raise refuse(f"names {name} rows outside the {source.num_train:,} training rows of {source.name}")
         if len(np.unique(rows)) < len(rows):
             raise refuse(f"repeats {name} rows")
-    shared = int(np.isin(split.labelled, split.unlabelled).sum())
+    shared = 0 if isinstance(pool, Rest) else int(np.isin(split.labelled, pool).sum())
     if shared not in (0, len(split.labelled)):
         raise refuse(f"has {shared} of its {len(split.labelled)} labelled rows in the unlabelled pool, not none or all")
+    if unknown := int((source.train_y[split.labelled] < 0).sum()):
+        raise refuse(f"labels {unknown} rows of {source.name} whose label is not known")
     if (split.num_classes, split.class_counts) != (source.num_classes, _counts(source, split.labelled)):
         raise refuse(f"tells class counts {list(split.class_counts)} that the labels of {source.name} do not have")
 
@@ -180,20 +206,21 @@ def _counts(source: Source, rows: np.ndarray) -> tuple[int, ...]:
 
 
 def _shortened(split: Split) -> list[int] | dict[str, Any]:
+    if isinstance(pool := split.unlabelled, Rest):
+        return {"rows_below": pool.below, "with_labelled": pool.with_labelled}
     # Nearly always the pool is a range, with or without the labelled rows: no need for 50,000 numbers.
-    below = int(max(split.labelled.max(initial=-1), split.unlabelled.max(initial=-1))) + 1
+    below = int(max(split.labelled.max(initial=-1), pool.max(initial=-1))) + 1
     for with_labelled in (True, False):
-        short = {"rows_below": below, "with_labelled": with_labelled}
-        if np.array_equal(_expanded(short, split.labelled), split.unlabelled):
-            return short
-    return split.unlabelled.tolist()
+        if np.array_equal(Rest(below, split.labelled, with_labelled), pool):
+            return {"rows_below": below, "with_labelled": with_labelled}
+    return pool.tolist()
 
 
-def _expanded(unlabelled: list[int] | dict[str, Any], labelled: np.ndarray) -> np.ndarray:
+def _expanded(unlabelled: list[int] | dict[str, Any], labelled: np.ndarray, on_disk: bool) -> np.ndarray | Rest:
     if isinstance(unlabelled, list):
         return np.array(unlabelled, np.int64)
-    rows = np.arange(unlabelled["rows_below"], dtype=np.int64)
-    return rows if unlabelled["with_labelled"] else np.setdiff1d(rows, labelled)
+    rest = Rest(int(unlabelled["rows_below"]), labelled, bool(unlabelled["with_labelled"]))
+    return rest if on_disk else np.asarray(rest)
 
 
 def _render(content: dict[str, Any]) -> bytes:

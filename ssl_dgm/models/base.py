@@ -16,7 +16,7 @@ from torch.func import functional_call
 from torch.optim.lr_scheduler import LRScheduler
 
 from ssl_dgm.config import Stage
-from ssl_dgm.data.datamodule import Batch
+from ssl_dgm.data.datamodule import Batch, Part
 from ssl_dgm.models.captured import Captured, make_capturable
 from ssl_dgm.models.compiled import Compiled
 from ssl_dgm.models.optimizers import Adam, AdamUncorrected
@@ -61,6 +61,7 @@ class DeepGenerativeModel(pl.LightningModule):
         self.factorisation = replicas.stack(self.build, self.seeds)
         self.analytic: tuple[str, ...] = self.factorisation.analytic if stage.objective.kl == "analytic" else ()
         self.noise_streams = Streams(self.seeds, "noise")
+        self.parts: dict[str, Part] = {}  # of a batch that several processes share
         self.all_losses: Callable[..., dict[str, Tensor]] = partial(self.per_seed, self.losses)  # each [S]
         self.captured: Captured | None = None
         self.terms: dict[str, Tensor] = {}  # of the last update, [S]
@@ -143,23 +144,28 @@ class DeepGenerativeModel(pl.LightningModule):
         weights = {name: warm_up for name in f.q if name != "y"} if objective.warm_up_epochs else {}
         if not self.has_classes:
             t = bounds.trace(f, x, None, noise["unlabelled"], self.analytic).scaled(weights)
-            bound = bounds.labelled(t).mean()
-            return {"loss": -bound, "bound": bound, **_named(t, "")}
+            bound = bounds.labelled(t).mean() * self.share("unlabelled")
+            return {"loss": -bound, "bound": bound, **_named(t, "", self.share("unlabelled"))}
         t_u = bounds.trace(
             f, x, bounds.classes(f, x), noise["unlabelled"], self.analytic, objective.class_threshold,
             skip=self.replicas == "loop",
         ).scaled(weights)  # fmt: skip
         t_l = bounds.trace(f, batch.x_labelled, batch.y_labelled, noise["labelled"], self.analytic).scaled(weights)
-        unlabelled, labelled = bounds.unlabelled(t_u).mean(), bounds.labelled(t_l).mean()
-        classification = bounds.classification(t_l).mean()
+        share_u, share_l = self.share("unlabelled"), self.share("labelled")
+        unlabelled, labelled = bounds.unlabelled(t_u).mean() * share_u, bounds.labelled(t_l).mean() * share_l
+        classification = bounds.classification(t_l).mean() * share_l
         loss = -(unlabelled + self.labelled_weight * labelled + objective.classification * classification)
         summary = {"bound_unlabelled": unlabelled, "bound_labelled": labelled, "classification": classification}
         return {
             "loss": loss,
             **summary,
-            **_named(t_u, "unlabelled_", bounds.class_weights(t_u)),
-            **_named(t_l, "labelled_"),
+            **_named(t_u, "unlabelled_", bounds.class_weights(t_u) * share_u),
+            **_named(t_l, "labelled_", share_l),
         }
+
+    def share(self, group: str) -> float:
+        """What a mean over this process's rows counts in the sum over all processes that share the batch."""
+        return self.parts[group].share if self.parts else 1.0
 
     @property
     def labelled_weight(self) -> float:
@@ -181,10 +187,15 @@ class DeepGenerativeModel(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         f, draws = self.factorisation, self.stage.objective.draws
         incomplete = self.has_classes and self.stage.objective.class_threshold > 0
-        shapes = {"unlabelled": f.noise_shapes(batch.x_unlabelled.shape[1], draws, True, incomplete)}
+        num_labelled, num_unlabelled = batch.x_labelled.shape[1], batch.x_unlabelled.shape[1]
+        if self.parts:
+            num_labelled, num_unlabelled = self.parts["labelled"].total, self.parts["unlabelled"].total
+        shapes = {"unlabelled": f.noise_shapes(num_unlabelled, draws, True, incomplete)}
         if self.has_classes:
-            shapes["labelled"] = f.noise_shapes(batch.x_labelled.shape[1], draws)
+            shapes["labelled"] = f.noise_shapes(num_labelled, draws)
         noise = self.noise(self.noise_streams, **shapes)
+        for group, part in self.parts.items():
+            noise[group] = {name: drawn[..., part.rows, :] for name, drawn in noise.get(group, {}).items()}
         warm_up = torch.full((len(self.seeds),), self.warm_up, device=self.device)
         if not self.automatic_optimization:
             self._captured_step(batch, noise, warm_up)
@@ -307,8 +318,12 @@ class DeepGenerativeModel(pl.LightningModule):
                 group |= {"capturable": False} if "capturable" in group else {}
 
 
-def _named(t: bounds.Trace, prefix: str, of_classes: Tensor | float = 1.0) -> dict[str, Tensor]:
-    """A trace's terms as they enter the bound, as 'p_x' and the like: for logs, and to name the first that is NaN."""
+def _named(t: bounds.Trace, prefix: str, weights: Tensor | float) -> dict[str, Tensor]:
+    """A trace's terms as they enter the bound, as 'p_x' and the like: for logs, and to name the first that is NaN.
+
+    Args:
+        weights: of draws, classes and rows in the sum over classes.
+    """
     terms = {f"{prefix}{side}_{name}": term for side in "pq" for name, term in getattr(t, side).items()}
-    expected = (torch.stack([term.detach() for term in terms.values()]) * of_classes).sum(2)
+    expected = (torch.stack([term.detach() for term in terms.values()]) * weights).sum(2)
     return dict(zip(terms, expected.flatten(1).mean(1).unbind()))

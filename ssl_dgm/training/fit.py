@@ -14,6 +14,7 @@ import torch
 from ssl_dgm.config import Config, Stopped, UserError
 from ssl_dgm.data.datamodule import SeededDataModule
 from ssl_dgm.models.base import DeepGenerativeModel
+from ssl_dgm.training import ranks
 from ssl_dgm.training.callbacks import Best, Curves, Progress, Stop
 from ssl_dgm.training.checkpoints import Checkpoint, newest_whole
 from ssl_dgm.training.estimates import Forecast
@@ -105,6 +106,7 @@ def fit(
     deadline: float | None,
     say: Callable[[str], None],
     log: Log,
+    again: ranks.Assemble,
 ) -> dict[int, str]:
     """Trains `model` in place to the end of its budget, and returns why seeds were lost, by seed.
 
@@ -113,8 +115,11 @@ def fit(
     Args:
         folder: of this group: curves and checkpoints.
         deadline: time.monotonic() by which to have stopped.
+        again: makes the model and the data once more, in the other processes of data=memmap with trainer.devices=2 or
+            more; it is sent there.
 
     Raises:
+        UserError: when more devices are asked for than there are, or than a batch has rows; when a process is lost.
         Stopped: at the deadline or after a signal, with a checkpoint.
     """
     keep_freed_memory()
@@ -125,12 +130,50 @@ def fit(
         say(f"resuming {folder.parent.name} after epoch {resumed.name[6:].split('.')[0]} of {config.budget.epochs}")
     callbacks: list[pl.Callback] = [curves, stop, Forecast(say)]
     callbacks += [best] if config.selection == "best_validation" else []
-    callbacks += [Checkpoint(folder, config.trainer.checkpoint_every)]
-    callbacks += [Progress(f"{config.model.name} {config.data.name}")] if config.trainer.progress else []
-    if compiles(config, device, len(model.seeds) * data.updates):
+    last: list[pl.Callback] = [Checkpoint(folder, config.trainer.checkpoint_every)]
+    last += [Progress(f"{config.model.name} {config.data.name}")] if config.trainer.progress else []
+    shared = config.data.name == "memmap" and config.trainer.devices > 1
+    if not shared and compiles(config, device, len(model.seeds) * data.updates):
         model.compile_losses(say)
-    if device.type == "cuda" and config.trainer.cuda_graph:
+    if not shared and device.type == "cuda" and config.trainer.cuda_graph:
         model.capture_updates()
+    with contextlib.ExitStack() as others:
+        if shared:
+            places = ranks.devices(device, config.trainer.devices)
+            ranks.join(model, data, 0, len(places))
+            callbacks += [others.enter_context(ranks.leading(config, again, folder, resumed, places))]
+        trainer = _trained(config, model, data, folder, device, resumed, [*callbacks, *last])
+    by_signal = stop.reason.startswith("SIG")
+    # A signal in the last epoch ends the command too, which may have other runs to do.
+    if by_signal or (trainer.current_epoch < config.budget.epochs and len(curves.lost) < len(model.seeds)):
+        where = f"after epoch {trainer.current_epoch} of {config.budget.epochs}"
+        sentence = f"stopped {config.model.name} {where} ({stop.reason}); the same command continues it"
+        raise Stopped(sentence, by_signal=by_signal)
+    if config.selection == "best_validation":
+        model.load_state_dict(best.parameters, strict=False)
+    model.to(device)
+    return curves.lost
+
+
+def follow() -> None:
+    """Trains as one of the other ranks: the same updates, and nothing written."""
+    keep_freed_memory()
+    orders = ranks.following()
+    model, data = orders.assemble(orders.device)
+    ranks.join(model, data, orders.rank, orders.config.trainer.devices)
+    _trained(orders.config, model, data, orders.folder, orders.device, orders.resumed, [ranks.Together()])
+
+
+def _trained(
+    config: Config,
+    model: DeepGenerativeModel,
+    data: SeededDataModule,
+    folder: Path,
+    device: torch.device,
+    resumed: Path | None,
+    callbacks: list[pl.Callback],
+) -> pl.Trainer:
+    """The trainer, after it has trained."""
     with warnings.catch_warnings(), _matrix_products(config.budget.precision):
         warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
         trainer = pl.Trainer(
@@ -148,16 +191,7 @@ def fit(
             num_sanity_val_steps=0,
         )
         trainer.fit(model, data, ckpt_path=resumed, weights_only=True)
-    by_signal = stop.reason.startswith("SIG")
-    # A signal in the last epoch ends the command too, which may have other runs to do.
-    if by_signal or (trainer.current_epoch < config.budget.epochs and len(curves.lost) < len(model.seeds)):
-        where = f"after epoch {trainer.current_epoch} of {config.budget.epochs}"
-        sentence = f"stopped {config.model.name} {where} ({stop.reason}); the same command continues it"
-        raise Stopped(sentence, by_signal=by_signal)
-    if config.selection == "best_validation":
-        model.load_state_dict(best.parameters, strict=False)
-    model.to(device)
-    return curves.lost
+    return trainer
 
 
 def deadline_of(seconds: float | None) -> float | None:

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from safetensors.torch import load_file
@@ -12,6 +13,7 @@ from torch import Tensor
 from ssl_dgm import records
 from ssl_dgm.config import Config, UserError
 from ssl_dgm.data.inputs import Inputs, Pixels
+from ssl_dgm.data.shards import Shards
 from ssl_dgm.evaluation import figures, scores
 from ssl_dgm.files import sha256_of, write_atomic
 from ssl_dgm.models.base import DeepGenerativeModel
@@ -19,7 +21,8 @@ from ssl_dgm.probability.replicas import one_seed
 from ssl_dgm.records import read_curves
 from ssl_dgm.training import checkpoints
 from ssl_dgm.training.fit import fit
-from ssl_dgm.training.jobs import FirstStage, Job, Result, create, data_module, inputs, save
+from ssl_dgm.training.jobs import FirstStage, Job, Result, assembled, create, data_module, inputs, save
+from ssl_dgm.training.loggers import Log
 
 
 def train(job: Job, seeds: list[int]) -> dict[int, str]:
@@ -29,7 +32,8 @@ def train(job: Job, seeds: list[int]) -> dict[int, str]:
     group = job.folder / f"group-{'-'.join(map(str, seeds))}"
     model = create(job, seeds, train.x_dim)
     data = data_module(job, train, seeds)
-    lost = fit(config, model, data, group, job.device, job.deadline, job.say, job.log)
+    again = partial(assembled, dataclasses.replace(job, say=_nothing, log=Log()), seeds)
+    lost = fit(config, model, data, group, job.device, job.deadline, job.say, job.log, again)
     metrics = _metrics(job, model, train, test)
     # Before the records: what has one is not looked at again.
     _draw(job, model, train)
@@ -57,11 +61,19 @@ def train(job: Job, seeds: list[int]) -> dict[int, str]:
     return lost
 
 
+def _nothing(line: str) -> None:
+    """What the other processes of a training say."""
+
+
 def _metrics(job: Job, model: DeepGenerativeModel, train: Inputs, test: Inputs) -> dict[str, list[float]]:
     """Every metric of every seed; the one place that reads the test rows of a trained model."""
     config, source = job.config, job.source
     y, num_train = torch.from_numpy(source.train_y).to(job.device), source.num_train
     y_test = torch.from_numpy(source.test_y).to(job.device)
+    if isinstance(source.train_x, Shards):
+        # Nothing here needs the training rows but live units, for which the validation rows do as well.
+        held_out = torch.from_numpy(source.train_x[num_train:])
+        train, y, num_train = Pixels(held_out, config.data.pixels == "sampled").to(job.device), y[num_train:], 0
     model.eval()
     found: dict[str, Tensor] = {}
     if model.has_classes:
@@ -77,7 +89,9 @@ def _metrics(job: Job, model: DeepGenerativeModel, train: Inputs, test: Inputs) 
     if not model.has_classes:
         found["validation/bound"] = model.validation["bound"] if model.validation else found["test/bound"]
         live = [
-            scores.live_units(scores.posteriors(model, train, len(y), s), num_train, config.model.min_unit_sd).sum()
+            scores.live_units(
+                scores.posteriors(model, train, len(y), s), num_train or len(y), config.model.min_unit_sd
+            ).sum()
             for s in range(len(model.seeds))
         ]
         found["live_units"] = torch.stack(live)

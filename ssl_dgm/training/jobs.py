@@ -14,7 +14,8 @@ from ssl_dgm import models, records
 from ssl_dgm.config import Config
 from ssl_dgm.data import sources, splits
 from ssl_dgm.data.datamodule import SeededDataModule
-from ssl_dgm.data.inputs import Inputs, Pixels, Posteriors
+from ssl_dgm.data.inputs import Inputs, OnDisk, Pixels, Posteriors
+from ssl_dgm.data.shards import Shards
 from ssl_dgm.models.base import DeepGenerativeModel
 from ssl_dgm.training.loggers import Log
 
@@ -103,7 +104,8 @@ def inputs(job: Job) -> tuple[Inputs, Inputs]:
     if job.first is not None:
         return job.first.live_part(job.first.train), job.first.live_part(job.first.test)
     binarise = job.config.data.pixels == "sampled"
-    train, test = torch.from_numpy(job.source.train_x), torch.from_numpy(job.source.test_x)
+    train_x, test = job.source.train_x, torch.from_numpy(job.source.test_x)
+    train = OnDisk(train_x) if isinstance(train_x, Shards) else torch.from_numpy(train_x)
     return Pixels(train, binarise).to(job.device), Pixels(test, binarise).to(job.device)
 
 
@@ -113,8 +115,15 @@ def data_module(job: Job, train: Inputs, seeds: Sequence[int]) -> SeededDataModu
     return SeededDataModule(
         train, torch.from_numpy(source.train_y), source.num_classes,
         [job.splits[seed] for seed in seeds] if job.splits else None, source.num_train, seeds, job.config.budget,
-        job.device,
+        job.device, shared_order=isinstance(source.train_x, Shards),
     )  # fmt: skip
+
+
+def assembled(job: Job, seeds: Sequence[int], device: torch.device) -> tuple[DeepGenerativeModel, SeededDataModule]:
+    """The model of these seeds and their batches, on a device, as every process makes them that trains them."""
+    job = dataclasses.replace(job, device=device)
+    train, _ = inputs(job)
+    return create(job, seeds, train.x_dim), data_module(job, train, seeds)
 
 
 def save(job: Job, seed: int, metrics: dict[str, float], facts: dict[str, Any]) -> None:

@@ -18,9 +18,10 @@ def fit(job: Job, seeds: list[int]) -> None:
     for seed in seeds:
         started = time.monotonic()
         estimator = fitted(job, seed)
-        x, x_test = _features(job, seed)
+        validation = np.arange(source.num_train, len(source.train_y))
+        x, x_test = _features(job, seed, validation)
         metrics = {
-            "validation/error": estimators.error(estimator, x[source.num_train :], source.train_y[source.num_train :]),
+            "validation/error": estimators.error(estimator, x, source.train_y[validation]),
             "test/error": estimators.error(estimator, x_test, source.test_y),
         }
         facts = {"epochs": 0, "updates": 0, "train_seconds": round(time.monotonic() - started, 1)}
@@ -32,21 +33,21 @@ def fitted(job: Job, seed: int) -> Any:
     """The estimator of a seed, fitted to its labelled rows."""
     config, rows = job.config, job.splits[seed].labelled
     name = config.model.name if job.first is None else config.classifier
-    x, _ = _features(job, seed)
-    return estimators.fitted(name, seed, x[rows], job.source.train_y[rows], config.network.hidden)
+    x, _ = _features(job, seed, rows)
+    return estimators.fitted(name, seed, x, job.source.train_y[rows], config.network.hidden)
 
 
-def _features(job: Job, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """What an estimator sees of the training and test rows, [N, D]: pixels, or the M1's live units."""
+def _features(job: Job, seed: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What an estimator sees of these training rows and of the test rows, [N, D]: pixels, or the M1's live units."""
     if job.first is None:
-        return job.source.train_x.astype(np.float32) / 255, job.source.test_x.astype(np.float32) / 255
+        return job.source.train_x[rows].astype(np.float32) / 255, job.source.test_x.astype(np.float32) / 255
     train, test = job.first.live_part(job.first.train), job.first.live_part(job.first.test)
     if job.config.features == "mean":
-        return train.means.cpu().numpy(), test.means.cpu().numpy()
+        return train.means.cpu().numpy()[rows], test.means.cpu().numpy()
 
     # Paper: approximate samples of q(z | x); here: the mean by default, the usual choice, since it carries no noise.
     def draw(inputs: Posteriors, purpose: str) -> np.ndarray:
-        rows = torch.arange(len(inputs.means), device=job.device)
-        return inputs.draw(rows[None], Streams([seed], purpose, job.device))[0].cpu().numpy()
+        every = torch.arange(len(inputs.means), device=job.device)
+        return inputs.draw(every[None], Streams([seed], purpose, job.device))[0].cpu().numpy()
 
-    return draw(train, "features"), draw(test, "test features")
+    return draw(train, "features")[rows], draw(test, "test features")

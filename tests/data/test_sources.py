@@ -313,7 +313,7 @@ def test_real_files(name: str, mean: float, sd: float, live: int) -> None:
             name,
             marks=[] if name == "digits" else [pytest.mark.realdata, pytest.mark.skipif(not REAL, reason="no files")],
         )
-        for name in sources.NAMES
+        for name in sources.DIGESTS
     ],
 )
 def test_the_digest_that_names_runs_is_that_of_the_data(name: str) -> None:
