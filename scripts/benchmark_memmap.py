@@ -7,7 +7,6 @@ main function to the end of the first update, the median time of an update after
 """
 
 import argparse
-import dataclasses
 import time
 import warnings
 from pathlib import Path
@@ -52,7 +51,7 @@ def main() -> None:
     drawn = {seed: splits.draw(source, config.labels, seed, config.data.labelled_in_pool) for seed in config.seeds}
     device = find_device(config.device)
     job = Job(config, source, drawn, device, None, print, "", Path())
-    model, data = assembled(dataclasses.replace(job), config.seeds, device)
+    model, data = assembled(job, config.seeds, device)
     clock = Clock()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
