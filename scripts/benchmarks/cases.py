@@ -121,6 +121,7 @@ def _mnist_is_there() -> bool:
 def _images(count: int) -> tuple[np.ndarray, np.ndarray]:
     if _mnist_is_there():
         source = sources.load("mnist")
+        assert isinstance(source.train_x, np.ndarray)
         return np.resize(source.train_x, (count, PIXELS)), np.resize(source.train_y, count)
     source = sources.load("digits")
     large = np.kron(source.to_images(source.train_x), np.ones((1, 3, 3), np.uint8))

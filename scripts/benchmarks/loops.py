@@ -29,7 +29,11 @@ def ours(case: Case, turns: Turns) -> None:
     if model.has_classes:
         turns.facts["classes kept"] = lambda: _classes_kept(model, data)
     with tempfile.TemporaryDirectory() as folder:
-        fit(config, model, data, Path(folder), find_device(case.device), None, print, Log())
+        fit(config, model, data, Path(folder), find_device(case.device), None, _silent, Log())
+
+
+def _silent(sentence: str) -> None:
+    pass
 
 
 class Bare:
@@ -54,6 +58,7 @@ class Bare:
         """Loss, gradients and optimiser step of one batch."""
         with self.autocast:
             loss = self.model.training_step(batch, 0)
+        assert loss is not None
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()

@@ -106,7 +106,7 @@ def fit(
     deadline: float | None,
     say: Callable[[str], None],
     log: Log,
-    again: ranks.Assemble,
+    again: ranks.Assemble | None = None,
 ) -> dict[int, str]:
     """Trains `model` in place to the end of its budget, and returns why seeds were lost, by seed.
 
@@ -138,7 +138,7 @@ def fit(
     if not shared and device.type == "cuda" and config.trainer.cuda_graph:
         model.capture_updates()
     with contextlib.ExitStack() as others:
-        if shared:
+        if shared and again is not None:
             places = ranks.devices(device, config.trainer.devices)
             ranks.join(model, data, 0, len(places))
             callbacks += [others.enter_context(ranks.leading(config, again, folder, resumed, places))]
