@@ -124,6 +124,7 @@ def _images(count: int) -> tuple[np.ndarray, np.ndarray]:
         assert isinstance(source.train_x, np.ndarray)
         return np.resize(source.train_x, (count, PIXELS)), np.resize(source.train_y, count)
     source = sources.load("digits")
+    assert isinstance(source.train_x, np.ndarray)
     large = np.kron(source.to_images(source.train_x), np.ones((1, 3, 3), np.uint8))
     large = np.pad(large, ((0, 0), (2, 2), (2, 2))).reshape(-1, PIXELS)
     return np.resize(large, (count, PIXELS)), np.resize(source.train_y, count)
