@@ -54,8 +54,8 @@ class Update:
             m2     194, 191   613, 605   1136, 1095
             m1m2   135, 134   410, 428   755, 758
 
-        Matrix products in bfloat16 take less: 343, 307 for 5 seeds of m2 at budget=short. Small models on digits were
-        estimated up to 1.45 times too high, by the constants. vmap and GPUs were not measured.
+        Matrix products in bfloat16 take less: 343, 307 for 5 seeds of m2 at budget=short. One seed on digits was
+        estimated up to 1.7 times too high, by what does not grow with seeds. vmap and GPUs were not measured.
         """
         temporaries = TEMPORARIES * self.largest * (seeds if self.batched else 1)
         return OVERHEAD + temporaries + seeds * (STATES * self.parameters + FRAGMENTATION * self.kept)

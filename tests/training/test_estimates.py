@@ -68,7 +68,7 @@ def job_of(*words: str) -> Job:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seeds", [1, 4])
+@pytest.mark.parametrize("seeds", [2, 6])
 def test_the_estimate_of_memory_is_near_the_peak_and_not_below_it(seeds: int) -> None:
     wide = ("model=m2", "budget=paper", "network.hidden=[2000]", "budget.updates_per_epoch=4")
     found = subprocess.run(
