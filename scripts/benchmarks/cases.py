@@ -38,6 +38,7 @@ class Case:
     rows: int = 10_000
     content: str = "images"  # images: of classes that can be learnt; bytes: random, as many rows and classes as asked
     class_threshold: float = 0.0
+    compile: str = "never"
     warm: int = 0  # updates that fit q(y | x) to the labels of all rows first
 
     @property
@@ -58,6 +59,7 @@ def settings(case: Case) -> Config:
         f"model={case.model}", "data=mnist", "budget=paper", f"budget.precision={case.precision}",
         f"budget.updates_per_epoch={case.epoch}", f"budget.labelled_per_step={LABELLED}",
         f"seeds={list(range(case.seeds))}", f"device={case.device}", "trainer.progress=false",
+        f"trainer.compile={case.compile}",
         f"trainer.validate_every={10**9}",
     ]  # fmt: skip
     words += [f"objective.class_threshold={case.class_threshold}"] if case.class_threshold else []

@@ -79,7 +79,7 @@ def _make_sure(model: DeepGenerativeModel, data: SeededDataModule, updates: int)
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     for _ in range(updates):
         rows = torch.randint(data.num_train, (UNLABELLED,), device=data.one_hot.device)
-        log_likelihood = (_log_q_y(model, data, rows) * data.one_hot[rows]).sum(-1).mean(1)
+        log_likelihood = (_log_q_y(model, data, rows) * data.one_hot[data.targets[rows]]).sum(-1).mean(1)
         optimizer.zero_grad()
         (-log_likelihood.sum()).backward()
         optimizer.step()

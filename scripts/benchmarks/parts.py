@@ -54,6 +54,8 @@ def _compare(plan: Plan, model: str, title: str) -> Table:
         for case, precision in ((single, "float32"), (half, "bf16")):
             name = f"ssl_dgm, {precision}" + (f", class_threshold={t:g}" if t else "")
             racers[name] = plan.racer(replace(case, class_threshold=t, warm=plan.warm if t else 0))
+    for case, precision in ((single, "float32"), (half, "bf16")):
+        racers[f"ssl_dgm, {precision}, compiled"] = plan.racer(replace(case, compile="always"))
     racers |= {
         "hand-written, float32": plan.racer(single, hand_written),
         "hand-written, bf16": plan.racer(half, hand_written),
