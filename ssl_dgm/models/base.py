@@ -113,13 +113,14 @@ class DeepGenerativeModel(pl.LightningModule):
         return self._over_seeds(partial(self._one_seed, function), *args)
 
     def _one_seed(self, function: Callable[..., Any], parameters: dict[str, Tensor], *args: Any) -> Any:
-        return functional_call(self, parameters, (function, *args))
+        return functional_call(self, parameters, (function, *args), tie_weights=False)  # there are none to look for
 
     def _over_seeds(self, one: Callable[..., Any], *args: Any) -> Any:
         parameters: dict[str, Tensor] = dict(self.named_parameters())
-        if torch.is_autocast_enabled(self.device.type):
+        kind = self.device.type
+        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
             # Autocast would shorten a seed's slice anew in every layer that reads it: it remembers only parameters.
-            dtype = torch.get_autocast_dtype(self.device.type)
+            dtype = torch.get_autocast_dtype(kind)
             parameters = {name: parameter.to(dtype) for name, parameter in parameters.items()}
         return replicas.over_seeds(one, parameters, *args, mode=self.replicas)
 
