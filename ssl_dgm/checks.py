@@ -129,6 +129,9 @@ def check(config: Config) -> None:
         hidden, per_step = list(stage.network.hidden), stage.budget.labelled_per_step
         if not hidden or min(hidden) <= 0:
             raise UserError(f"{prefix}network.hidden={hidden} is no list of layer sizes; use for example [500]")
+        if not 0 <= stage.objective.class_threshold <= 1:
+            threshold = f"{prefix}objective.class_threshold={stage.objective.class_threshold}"
+            raise UserError(f"{threshold} is no probability; use for example 0.1, or 0 for exact sums over classes")
         if per_step not in ("share", "all") and (isinstance(per_step, str) or per_step < 1):
             raise UserError(f"{prefix}budget.labelled_per_step={per_step} is unknown; use share, all or a number")
     _check_memmap(config)

@@ -46,6 +46,12 @@ def test_the_main_job(command: Command, tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.ckpt")), "a finished group keeps no checkpoints"
 
 
+def test_classes_are_left_out_of_a_run(command: Command, tmp_path: Path) -> None:
+    assert command(*SMOKE, "objective.class_threshold=0.2", "budget.epochs=3").code == 0
+    (path,) = tmp_path.glob("runs/*/seed-0/result.json")
+    assert read_json(path)["metrics"]["test/error"] < 0.6
+
+
 def test_adding_seeds_trains_only_the_new_ones_and_each_is_what_it_is_alone(command: Command, tmp_path: Path) -> None:
     assert command(*SMOKE, "seeds=[0]").code == 0
     (first,) = tmp_path.glob("runs/*/seed-0/result.json")
@@ -122,6 +128,13 @@ REFUSED = [
     (("optimizer.lr=inf",), "optimizer.lr=inf is not a finite number"),
     (("device=cuda:7",), "device=cuda:7 is not on this machine; use cpu"),
     (("device=gpu",), "device=gpu is not on this machine; use cpu"),
+    (("device=cpu", "budget.precision=tf32"), "budget.precision=tf32 is a format of GPUs, not of cpu; use 32 or bf16"),
+    (("device=cpu", "m1.budget.precision=tf32"), "m1.budget.precision=tf32 is a format of GPUs"),
+    (("objective.class_threshold=1.5",), "objective.class_threshold=1.5 is no probability; use for example 0.1, or 0"),
+    (
+        ("model=m2", "device=cpu", "trainer.compile=always", "objective.class_threshold=0.1"),
+        "trainer.compile=always is not possible with objective.class_threshold=0.1 on cpu",
+    ),
     (("split.file=nowhere.json",), "split.file=nowhere.json cannot be read"),
     (("data=mnist",), "train-images-idx3-ubyte of mnist is missing from"),
     (("runs=/dev/null/runs",), "could not be written (Not a directory)"),

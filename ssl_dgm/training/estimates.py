@@ -74,9 +74,10 @@ def update(job: Job, seed: int) -> Update:
         config.trainer.replicas if config.trainer.replicas != "auto" else "loop" if job.device.type == "cpu" else "vmap"
     )
     trainer = dataclasses.replace(config.trainer, replicas=mode)
-    job = dataclasses.replace(
-        job, config=dataclasses.replace(config, trainer=trainer), device=torch.device("cpu"), first=None
-    )
+    # Classes that may be left out are all kept while q(y | x) is not sure of any.
+    objective = dataclasses.replace(config.objective, class_threshold=0.0)
+    config = dataclasses.replace(config, trainer=trainer, objective=objective)
+    job = dataclasses.replace(job, config=config, device=torch.device("cpu"), first=None)
     pixels, _ = inputs(job)
     data = data_module(job, pixels, [seed])
     # Of a stack an upper bound: units of its M1 may be dropped.

@@ -54,12 +54,17 @@ def find_device(name: str) -> torch.device:
     return torch.device("cuda:0") if name == "cuda" else device
 
 
-def check_precision(config: Config, device: torch.device) -> None:
-    """Refuses a precision that the device does not have.
+def check_device(config: Config, device: torch.device) -> None:
+    """Refuses what the device cannot do.
 
     Raises:
-        UserError: for tf32 elsewhere than on a GPU.
+        UserError: for tf32 elsewhere than on a GPU, and for compiling where classes are left out.
     """
+    if config.trainer.compile == "always" and _changes_shapes(config, device):
+        raise UserError(
+            f"trainer.compile=always is not possible with objective.class_threshold={config.objective.class_threshold} "
+            f"on {device}, where it changes the sizes of tensors; use trainer.compile=auto"
+        )
     for prefix, stage in (("", config), ("m1.", config.m1)):
         if stage is not None and stage.budget.precision == "tf32" and device.type != "cuda":
             raise UserError(f"{prefix}budget.precision=tf32 is a format of GPUs, not of {device}; use 32 or bf16")
@@ -68,23 +73,20 @@ def check_precision(config: Config, device: torch.device) -> None:
 def compiles(config: Config, device: torch.device, updates_per_epoch: int) -> bool:
     """Whether the losses are compiled: it saves a sixth of an update on a CPU, and costs 20 to 40 s once.
 
-    Where classes are left out on a CPU, tensors change their shapes at every update, and compiling would never end.
+    Not where tensors change their shapes at every update, which would be compiled for each.
 
     Args:
         updates_per_epoch: of all seeds.
-
-    Raises:
-        UserError: when it is wished for there.
     """
-    wish, threshold = config.trainer.compile, config.objective.class_threshold
-    leaves_out = threshold > 0 and (config.trainer.replicas == "loop" or device.type == "cpu")
-    if wish == "always" and leaves_out:
-        raise UserError(
-            f"trainer.compile=always is not possible with objective.class_threshold={threshold} on {device}, where it "
-            "changes the sizes of tensors; use objective.class_threshold=0 or trainer.compile=auto"
-        )
-    long = config.budget.epochs * updates_per_epoch >= UPDATES_WORTH_COMPILING
-    return wish == "always" or (wish == "auto" and long and device.type == "cpu" and not leaves_out)
+    wish, long = config.trainer.compile, config.budget.epochs * updates_per_epoch >= UPDATES_WORTH_COMPILING
+    return wish == "always" or (
+        wish == "auto" and long and device.type == "cpu" and not _changes_shapes(config, device)
+    )
+
+
+def _changes_shapes(config: Config, device: torch.device) -> bool:
+    """Whether classes are left out by smaller tensors instead of weights of 0, as in a loop over seeds."""
+    return config.objective.class_threshold > 0 and (config.trainer.replicas == "loop" or device.type == "cpu")
 
 
 @contextlib.contextmanager

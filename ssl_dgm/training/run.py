@@ -16,7 +16,7 @@ from ssl_dgm.config import Config, Stopped, UserError
 from ssl_dgm.data import sources, splits
 from ssl_dgm.files import locked, remove_torn
 from ssl_dgm.training import checkpoints, devices, estimates, generative, loggers, supervised
-from ssl_dgm.training.fit import check_precision, deadline_of
+from ssl_dgm.training.fit import check_device, deadline_of
 from ssl_dgm.training.jobs import Job, Result, Say, outline
 
 
@@ -42,7 +42,7 @@ def run(config: Config, say: Say, command: str = "", deadline: float | None = No
         published = dataclasses.replace(config.split, sha256=drawn[config.seeds[0]].sha256)
         config = dataclasses.replace(config, split=published)
     shared = devices.find_devices(config)
-    check_precision(config, shared[0])
+    check_device(config, shared[0])
     loggers.check(config)
     key = schema.key(config, source.sha256)
     factorisation = "" if schema.is_estimator(config) else str(outline(config, seen))

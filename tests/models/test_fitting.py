@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from zoo import (
+    NAMES,
     NUM_LABELLED,
     NUM_TRAIN,
     SEEDS,
@@ -76,7 +77,7 @@ def toy() -> Source:
 
 def train(
     name: str, seeds: tuple[int, ...] = SEEDS, mode: str = "loop", device: str = "cpu", captured: bool = False,
-    compiled: Callable[[str], None] | None = None,
+    compiled: Callable[[str], None] | None = None, precision: Any = "32-true",
     **settings: Any,
 ) -> tuple[Any, Recorder]:  # fmt: skip
     model, source, recorder = make(name, seeds, mode, **settings), toy(), Recorder()
@@ -95,8 +96,8 @@ def train(
     )
     trainer = pl.Trainer(
         max_epochs=budget.epochs, accelerator="gpu" if device == "cuda" else device, devices=1, callbacks=[recorder],
-        logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        num_sanity_val_steps=0,
+        precision=precision, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0,
     )  # fmt: skip
     trainer.fit(model, data)
     return model, recorder
@@ -214,3 +215,30 @@ def test_validation_is_the_error_or_the_bound_of_all_rows(name: str) -> None:
             expected = torch.cat([bounds.labelled(t) for t in traces]).mean()
             assert model.score == "bound"
             torch.testing.assert_close(scores[0][s], expected)
+
+
+# --- Every fast way is the plain one
+
+
+@quiet
+@pytest.mark.parametrize("name", [name for name in NAMES if make(name).has_classes])
+def test_a_training_that_skips_classes_is_one_that_gives_them_no_weight(name: str) -> None:
+    objective = ObjectiveConfig(class_threshold=0.5, draws=2)
+    skipping, fast = train(name, mode="loop", objective=objective)
+    weighing, plain = train(name, mode="vmap", objective=objective)
+    torch.testing.assert_close(torch.stack(fast.losses), torch.stack(plain.losses), rtol=1e-4, atol=1e-4)
+    for a, b in zip(skipping.parameters(), weighing.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+    _, exact = train(name, mode="loop")
+    assert not torch.equal(fast.losses[-1], exact.losses[-1])
+
+
+@quiet
+@every_model
+@every_mode
+def test_bfloat16_trains_as_float32_to_its_rounding(name: str, mode: str) -> None:
+    _, half = train(name, mode=mode, precision="bf16-mixed")
+    model, full = train(name, mode=mode)
+    torch.testing.assert_close(torch.stack(half.losses), torch.stack(full.losses), rtol=0.02, atol=0.02)
+    assert not torch.equal(half.losses[-1], full.losses[-1])
+    assert all(p.dtype == torch.float32 for p in model.parameters())
