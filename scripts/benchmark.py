@@ -51,7 +51,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="blocks of every loop")
     parser.add_argument("--block", type=int, help="updates of a block (fewer where an update is long)")
     parser.add_argument("--warm", type=int, help="updates that make q(y | x) sure before m2 and m1m2 are compared")
-    parser.add_argument("--class-threshold", type=float, default=0.01, help="of objective.class_threshold's rows")
+    parser.add_argument("--class-threshold", type=float, default=0.05, help="of objective.class_threshold's rows")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of every process")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1")
     parser.add_argument("--json", type=Path, metavar="FILE", help="the same numbers for machines, in full")

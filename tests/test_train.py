@@ -47,9 +47,9 @@ def test_the_main_job(command: Command, tmp_path: Path) -> None:
 
 
 def test_classes_are_left_out_of_a_run(command: Command, tmp_path: Path) -> None:
-    assert command(*SMOKE, "objective.class_threshold=0.2", "budget.epochs=3").code == 0
+    assert command(*SMOKE, "objective.class_threshold=0.05", "budget.epochs=20").code == 0
     (path,) = tmp_path.glob("runs/*/seed-0/result.json")
-    assert read_json(path)["metrics"]["test/error"] < 0.6
+    assert read_json(path)["metrics"]["test/error"] < 0.75
 
 
 def test_adding_seeds_trains_only_the_new_ones_and_each_is_what_it_is_alone(command: Command, tmp_path: Path) -> None:
