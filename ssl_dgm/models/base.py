@@ -147,11 +147,14 @@ class DeepGenerativeModel(pl.LightningModule):
             t = bounds.trace(f, x, None, noise["unlabelled"], self.analytic).scaled(weights)
             bound = bounds.labelled(t).mean() * self.share("unlabelled")
             return {"loss": -bound, "bound": bound, **_named(t, "", self.share("unlabelled"))}
-        t_u = bounds.trace(
-            f, x, bounds.classes(f, x), noise["unlabelled"], self.analytic, objective.class_threshold,
-            skip=self.replicas == "loop",
-        ).scaled(weights)  # fmt: skip
-        t_l = bounds.trace(f, batch.x_labelled, batch.y_labelled, noise["labelled"], self.analytic).scaled(weights)
+        analytic, threshold = self.analytic, objective.class_threshold
+        if threshold and self.replicas == "loop":
+            pair = noise["labelled"], noise["unlabelled"]
+            t_l, t_u = bounds.traces(f, (batch.x_labelled, x), batch.y_labelled, pair, analytic, threshold)
+        else:
+            t_u = bounds.trace(f, x, bounds.classes(f, x), noise["unlabelled"], analytic, threshold)
+            t_l = bounds.trace(f, batch.x_labelled, batch.y_labelled, noise["labelled"], analytic)
+        t_l, t_u = t_l.scaled(weights), t_u.scaled(weights)
         share_u, share_l = self.share("unlabelled"), self.share("labelled")
         unlabelled, labelled = bounds.unlabelled(t_u).mean() * share_u, bounds.labelled(t_l).mean() * share_l
         classification = bounds.classification(t_l).mean() * share_l

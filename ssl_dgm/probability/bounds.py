@@ -7,7 +7,7 @@ Shape legend: M draws, K classes (1 where y is given or absent), B rows.
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,6 +40,13 @@ class Trace:
         )
 
 
+class Given(NamedTuple):
+    """The labels of the first rows of a batch, one-hot [B_l, K], and the noise of these rows."""
+
+    y: Tensor
+    noise: Mapping[str, Tensor]
+
+
 def trace(
     f: Factorisation,
     x: Tensor,
@@ -47,23 +54,29 @@ def trace(
     noise: Mapping[str, Tensor],
     analytic: Collection[str] = (),
     class_threshold: float = 0.0,
-    skip: bool = False,
+    given: Given | None = None,
 ) -> Trace:
     """Walks q from the observed x, drawing each latent from its noise, then scores both lists.
 
     Args:
         x: [B, D].
         y: one-hot [B, K] when given, `classes(f)` [K, 1, K] when enumerated, None for a model without y.
-        noise: standard-normal draws of the shapes of `f.noise_shapes`.
+        noise: standard-normal draws of the shapes of `f.noise_shapes`, of the rows that are not among `given`.
         analytic: latents whose terms are replaced by their expectations under q, in closed form (see `f.analytic`).
         class_threshold: of an enumerated y, below which q(y | .) a class may be left out (see `roulette`).
-        skip: leave such classes uncomputed, instead of giving what was computed the weight 0: the same numbers at less
-            cost, by shapes that depend on the values.
+        given: labels of the first rows of an enumeration with a `class_threshold`. Then only terms of a weight other
+            than 0 are computed, in shapes that depend on the values; without it the others are too, and count 0.
     """
     values: dict[str, Tensor | Shared] = {f.observed: x} if y is None else {f.observed: x, "y": y}
     drawn: dict[str, Any] = {}
     weights: Tensor | None = None
     kept: Kept | None = None
+
+    def noise_of(name: str) -> Tensor:
+        if given is None:
+            return noise[name]
+        parts = given.noise[name], noise[name]
+        return torch.cat(parts, 2) if kept is None else kept.noise(*parts)
 
     def score(name: str, density: Any) -> Tensor:
         is_analytic = name in analytic
@@ -74,18 +87,50 @@ def trace(
     for name, factor in f.q.items():
         drawn[name] = factor(values)
         if name not in values:
-            values[name] = drawn[name].rsample(noise[name] if kept is None else rows(kept.pick(noise[name])))
+            values[name] = drawn[name].rsample(noise_of(name))
         q[name] = score(name, drawn[name])
-        if name == "y" and class_threshold:
-            weights = roulette(q["y"], noise["y"].squeeze(-1), class_threshold)
-            if skip:
-                kept = Kept(weights)
-                values = {known: kept.pick(rows(value)) for known, value in values.items()}
+        if name != "y" or not class_threshold:
+            continue
+        others = q["y"] if given is None else q["y"][..., len(given.y) :]
+        weights = roulette(others, noise["y"].squeeze(-1), class_threshold)
+        if given is not None:
+            kept = Kept(given.y, weights)
+            values = {known: kept.pick(rows(value)) for known, value in values.items()}
     for name, factor in f.p.items():
         p[name] = score(name, factor(values))
     shape = torch.broadcast_shapes((1, 1, 1), *(term.shape for term in (*p.values(), *q.values())))
     p, q = ({name: term.expand(shape) for name, term in terms.items()} for terms in (p, q))
     return Trace(p, q, values, weights)
+
+
+def traces(
+    f: Factorisation,
+    x: tuple[Tensor, Tensor],
+    y: Tensor,
+    noise: tuple[Mapping[str, Tensor], Mapping[str, Tensor]],
+    analytic: Collection[str],
+    class_threshold: float,
+) -> tuple[Trace, Trace]:
+    """The trace of labelled rows with their y, and that of unlabelled rows with y enumerated, by one walk for both.
+
+    The same as two calls of `trace`, for a `class_threshold` above 0.
+
+    Args:
+        x: labelled [B_l, D] and unlabelled [B_u, D].
+        y: one-hot, [B_l, K].
+        noise: of either.
+    """
+    both = trace(f, torch.cat(x), classes(f, x[0]), noise[1], analytic, class_threshold, Given(y, noise[0]))
+    num = len(y)
+
+    def given(terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: (term[..., :num] * y.T).sum(1, keepdim=True) for name, term in terms.items()}
+
+    def enumerated(terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: term[..., num:] for name, term in terms.items()}
+
+    labelled_rows = Trace(given(both.p), given(both.q), both.values)
+    return labelled_rows, Trace(enumerated(both.p), enumerated(both.q), both.values, both.weights)
 
 
 def classes(f: Factorisation, like: Tensor) -> Tensor:

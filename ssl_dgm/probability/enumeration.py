@@ -29,15 +29,23 @@ def roulette(log_q_y: Tensor, noise: Tensor, threshold: float) -> Tensor:
 
 
 class Kept:
-    """The triples of non-zero weight, and the way there and back.
+    """The terms that are computed of a batch whose first rows have a given class, and the way there and back.
 
     Args:
-        weights: [M, K, B].
+        given: one-hot classes of the first B_l rows, [B_l, K].
+        weights: of the classes of the other B_u rows, [M, K, B_u]; those of weight 0 are left out.
     """
 
-    def __init__(self, weights: Tensor) -> None:
-        self.shape = weights.shape
-        self.places = weights.nonzero(as_tuple=True)  # of every triple its draw, class and row, [P] each
+    def __init__(self, given: Tensor, weights: Tensor) -> None:
+        draws, num_classes, others = weights.shape
+        first = torch.arange(draws * len(given), device=given.device)
+        row = first % len(given)
+        draw, given_class = first.div(len(given), rounding_mode="floor"), given.argmax(1)[row]
+        self.shape = (draws, num_classes, len(given) + others)
+        self.enumerated = weights.nonzero(as_tuple=True)
+        m, k, b = self.enumerated
+        # Of every triple its draw, class and row, [P] each.
+        self.places = torch.cat([draw, m]), torch.cat([given_class, k]), torch.cat([row, b + len(given)])
 
     def pick(self, value: Tensor) -> Shared:
         """What the triples see of a value [.., .., B or 1, D] that may lack the draws or the classes: [P, D]."""
@@ -46,6 +54,10 @@ class Kept:
         for size, place in reversed(list(zip(full.shape[:3], self.places))):
             index, stride = index + place * stride if size > 1 else index, stride * size
         return Shared(full.flatten(0, 2), index)
+
+    def noise(self, given: Tensor, others: Tensor) -> Tensor:
+        """The triples' own of noise [M, 1, B_l, D] and [M, K, B_u, D]: [P, D]."""
+        return torch.cat([given.flatten(0, 2), others[self.enumerated]])
 
     def spread(self, term: Tensor) -> Tensor:
         """Terms of the triples [P] at their places in [M, K, B], 0 elsewhere."""
