@@ -13,7 +13,9 @@ import torch
 
 from ssl_dgm import train
 
-SMOKE = ("model=m2", "data=digits", "budget=smoke", "trainer.progress=false", "baseline=null")
+SMOKE = (
+    "model=m2", "data=digits", "budget=smoke", "trainer.progress=false", "trainer.compile=never", "baseline=null",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

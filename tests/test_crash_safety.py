@@ -203,7 +203,7 @@ def test_two_at_once_on_one_folder_leave_the_rows_of_one(
     assert files_of(tmp_path) == files_of(undisturbed[name].folder)
 
 
-ENDLESS = "m2: {overrides: [model=m2, budget.epochs=100000, trainer.checkpoint_every=1000]}"
+ENDLESS = "m2: {overrides: [model=m2, budget.epochs=100000, trainer.compile=never, trainer.checkpoint_every=1000]}"
 
 
 def states(folder: Path, *words: str) -> dict[str, str]:

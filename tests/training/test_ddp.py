@@ -138,10 +138,10 @@ def test_seeds_that_are_all_lost_end_both(command: Command, folder: str) -> None
 
 
 def test_a_batch_smaller_than_the_processes_is_refused_at_once(command: Command, tmp_path: Path, folder: str) -> None:
-    outcome = command(*WORDS, folder, "trainer.devices=6")
+    outcome = command(*WORDS, folder, TWO, "budget.labelled_per_step=1")
     assert outcome.code == 2
-    assert "trainer.devices=6 is more than the 5 labelled rows of an update; use trainer.devices=5 or" in outcome.err
-    assert "budget.labelled_per_step=6" in outcome.err and not list(tmp_path.glob("runs/*/group-*/*"))
+    assert "trainer.devices=2 is more than the 1 labelled rows of an update; use trainer.devices=1 or" in outcome.err
+    assert "budget.labelled_per_step=2" in outcome.err and not list(tmp_path.glob("runs/*/group-*/*"))
 
 
 @pytest.mark.parametrize(
