@@ -241,6 +241,7 @@ def work() -> None:
     """A worker's process: one group, whose job comes in through standard input; what it says goes out pickled."""
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print
+    # Of our own parent through a pipe, as all that is pickled here: no file of a user's is read so.
     job, group, first = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -158,7 +158,7 @@ def leading(
 
 def following() -> Orders:
     """The orders of this process, which is then one of the ranks, and ends when rank 0 does."""
-    orders: Orders = pickle.load(sys.stdin.buffer)
+    orders: Orders = pickle.load(sys.stdin.buffer)  # of rank 0, through a pipe
 
     def end_with_rank_0() -> None:
         sys.stdin.buffer.read()
