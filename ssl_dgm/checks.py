@@ -20,17 +20,24 @@ CHOICES = {
     "trainer.replicas": ("auto", "vmap", "loop"),
     "logger.name": ("csv", "wandb", "tensorboard"),
     "logger.mode": ("auto", "online", "offline"),
-    "network.activation": ("softplus", "relu", "tanh"),
-    "network.init": ("torch", "fan_in", "normal"),
+    "data.pool": ("train", "train+validation"),
+    "data.order": ("shuffled", "by_class"),
+    "model.likelihood": ("auto", "gaussian", "categorical", "mse"),
+    "model.q_log_var": ("all", "x"),
+    "network.activation": ("softplus", "relu", "tanh", "leaky_relu"),
+    "network.init": ("torch", "fan_in", "normal", "glorot"),
+    "network.norm": ("none", "batch", "group"),
     "objective.kl": ("monte_carlo", "analytic"),
     "optimizer.name": ("adam", "adam_uncorrected"),
-    "optimizer.schedule": ("constant", "cosine"),
+    "optimizer.schedule": ("constant", "cosine", "step"),
 }
 POSITIVE = (
-    "labels", "generative_samples", "seeds_at_once", "model.z_dim", "network.init_sd", "objective.draws",
+    "generative_samples", "prediction_draws", "seeds_at_once", "model.z_dim", "model.a_dim", "model.h_dim",
+    "model.mse_scale", "network.init_sd", "objective.draws",
     "optimizer.lr", "optimizer.eps", "budget.epochs", "budget.updates_per_epoch", "budget.unlabelled_per_step",
     "trainer.validate_every", "trainer.checkpoint_every", "trainer.devices", "objective.weight_prior_sd",
-    "optimizer.clip_norm",
+    "objective.neighbours", "objective.temperature", "objective.final_temperature", "optimizer.clip_norm",
+    "optimizer.clip_value", "optimizer.step_epochs", "optimizer.step_factor",
 )  # fmt: skip
 
 
@@ -134,6 +141,8 @@ def check(config: Config) -> None:
             raise UserError(f"{threshold} is no probability; use for example 0.1, or 0 for exact sums over classes")
         if per_step not in ("share", "all") and (isinstance(per_step, str) or per_step < 1):
             raise UserError(f"{prefix}budget.labelled_per_step={per_step} is unknown; use share, all or a number")
+    if config.labels < 0:
+        raise UserError(f"labels={config.labels} is not positive; use for example labels=100, or 0 for clusters")
     _check_memmap(config)
     if config.time_limit is not None:
         seconds(config.time_limit)

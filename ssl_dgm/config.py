@@ -32,6 +32,11 @@ class ModelConfig:
 
     name: str = MISSING
     z_dim: int = 50
+    a_dim: int = 100  # auxiliary variable of avae, adgm, sdgm
+    h_dim: int = 100  # features of gmvae
+    likelihood: str = "auto"  # of pixels: auto (Bernoulli, or Binomial), gaussian, categorical (256 levels) or mse
+    mse_scale: float | None = None  # of the squared error summed over pixels; null: 1 / number of pixels
+    q_log_var: str = "all"  # parents of the log-variance of q(z | x, y): all, or x as printed in Kingma's eq. 4
     min_unit_sd: float = 0.1  # m1m2: units of M1 whose posterior means vary less are dropped
 
 
@@ -42,8 +47,11 @@ class NetworkConfig:
     name: str = "mlp"
     hidden: list[int] = field(default_factory=lambda: [500])
     activation: str = "softplus"
-    init: str = "torch"  # torch: its default for Linear; fan_in: N(0, 1/fan_in); normal: N(0, init_sd^2)
+    # torch: its default for Linear; fan_in: N(0, 1/fan_in); normal: N(0, init_sd^2); glorot: Glorot's in hidden layers
+    # and N(0, init_sd^2) in heads
+    init: str = "torch"
     init_sd: float = 0.001
+    norm: str = "none"  # batch: BatchNorm where y is no parent and GroupNorm elsewhere; group
 
 
 @dataclass
@@ -56,6 +64,16 @@ class ObjectiveConfig:
     kl: str = "monte_carlo"  # or analytic
     class_threshold: float = 0.0  # a class with a smaller q(y | x) is summed over only now and then; 0: always
     warm_up_epochs: float = 0.0  # the latents' terms grow linearly from weight 0 to 1
+    free_bits: float = 0.0  # nats that each latent variable may carry at no cost
+    latents_weight: float = 1.0  # w_G of Figueroa: of the latents' terms, on top of the warm-up
+    classes_weight: float = 1.0  # w_C, of KL(q(y | .) || p(y)), where y is relaxed
+    assignment: float = 0.0  # w_A, of the cross-entropy with the classes of the nearest labelled rows
+    neighbours: int = 5  # so many of them
+    metric: float = 0.0  # w_M, of the lifted structured loss of the features
+    margin: float = 1.0  # of the lifted structured loss
+    temperature: float = 1.0  # of a relaxed y at the start
+    final_temperature: float = 0.5
+    temperature_epochs: float = 50.0  # from one to the other, exponentially
     weight_prior_sd: float | None = 1.0  # N(0, sd^2) on all parameters; null: none
 
 
@@ -68,9 +86,12 @@ class OptimizerConfig:
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
-    schedule: str = "constant"  # or cosine: from lr down to final_lr
+    schedule: str = "constant"  # cosine: from lr down to final_lr; step: times step_factor, not below final_lr
     final_lr: float = 0.0
+    step_epochs: int = 200
+    step_factor: float = 0.75
     clip_norm: float | None = None  # cap of each seed's own gradient norm
+    clip_value: float | None = None  # cap of each element of the gradient, after that of the norm
 
 
 @dataclass
@@ -105,6 +126,19 @@ class DataConfig:
     pixels: str = "sampled"  # sampled: Bernoulli draws afresh at every step; grey: intensities
     min_pixel_sd: float = 0.0  # pixels whose s.d. over the training images is not above this are dropped
     labelled_in_pool: bool = False  # whether the labelled rows are in the unlabelled pool too
+    pool: str = "train"  # or train+validation: the validation rows are unlabelled rows too, as in Maaloe et al. 2016
+    order: str = "shuffled"  # by_class: the leak of a released code, for the experiment that shows it
+
+
+@dataclass
+class ClassesConfig:
+    """Semi-unsupervised learning: which classes have labelled rows, and slots of y that belong to no known class."""
+
+    labelled: list[int] | None = None  # null: all that are not hidden
+    hidden: list[int] | None = (
+        None  # classes without a labelled row; null: all that are not labelled, if those are told
+    )
+    extra: int = 0  # slots besides one per class
 
 
 @dataclass
@@ -146,12 +180,14 @@ class Config(Stage):
     m1_seed: int = 0
     data: DataConfig = field(default_factory=DataConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
-    labels: int = 100
+    classes: ClassesConfig = field(default_factory=ClassesConfig)
+    labels: int = 100  # 0: none, y is a cluster
     seeds: list[int] = field(default_factory=lambda: [0])
     split_seed: int | None = None  # null: every seed draws its own labels
     classifier: str = "svm"  # m1: what is fitted on its features; none: only the VAE
     features: str = "mean"  # m1: mean or sample of q(z | x)
     classify: str = "discriminative"  # or generative: class posteriors from importance samples
+    prediction_draws: int = 100  # of what q draws before y, whose class probabilities are averaged at test
     generative_samples: int = 100
     likelihood_samples: int = 0  # importance samples of the test log-likelihood; 0: not estimated
     selection: str = "last"  # or best_validation
@@ -172,11 +208,22 @@ NOT_IDENTITY = (
     "logger", "split.file", "data.folder",
 )  # fmt: skip
 # Settings that a bare M1, which reads no label, and an estimator, which has no bound, do not use.
-UNUSED_BY_BARE_M1 = ("labels", "split_seed", "split", "features", "classify", "generative_samples", "m1_seed")
+UNUSED_BY_BARE_M1 = (
+    "labels",
+    "split_seed",
+    "split",
+    "features",
+    "classify",
+    "generative_samples",
+    "m1_seed",
+    "classes",
+    "prediction_draws",
+)
 UNUSED_BY_ESTIMATOR = (
     "objective", "optimizer", "budget", "m1_seed", "classifier", "features", "classify",
-    "generative_samples", "likelihood_samples", "selection", "network.name", "network.activation", "network.init",
-    "network.init_sd", "model.z_dim", "model.min_unit_sd",
+    "generative_samples", "prediction_draws", "likelihood_samples", "selection", "network.name", "network.activation",
+    "network.init", "network.init_sd", "network.norm", "model.z_dim", "model.a_dim", "model.h_dim", "model.likelihood",
+    "model.mse_scale", "model.q_log_var", "model.min_unit_sd",
 )  # fmt: skip
 
 

@@ -109,7 +109,6 @@ REFUSED: list[tuple[str, str]] = [
     ("optimizer.lr=nan", "optimizer.lr=nan is not a finite number"),
     ("optimizer.lr=inf", "optimizer.lr=inf is not a finite number"),
     ("m1.optimizer.lr=0", "m1.optimizer.lr=0.0 is not positive"),
-    ("labels=0", "labels=0 is not positive"),
     ("labels=-100", "labels=-100 is not positive"),
     ("budget.epochs=0", "budget.epochs=0 is not positive"),
     ("classifier=svn", "classifier=svn is unknown; the nearest is svm"),
