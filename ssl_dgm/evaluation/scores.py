@@ -24,7 +24,7 @@ def blocks(num_rows: int, elements_per_row: int, device: torch.device) -> tuple[
 def log_q_y(model: DeepGenerativeModel, inputs: Inputs, num_rows: int) -> Tensor:
     """log q(y | x) of every row, [S, N, K], from the rows' means."""
     parts = []
-    for rows in blocks(num_rows, max(model.stage.network.hidden), model.device):
+    for rows in blocks(num_rows, model.widest, model.device):
         x = inputs.mean(rows).expand(len(model.seeds), -1, -1)
         parts.append(model.per_seed(lambda one: model.log_q_y(one, {}), x))
     return torch.cat(parts, 1)
@@ -48,8 +48,7 @@ def sampled(
     f, parts = model.factorisation, []
     inputs_streams = Streams(model.seeds, "evaluation inputs", model.device)
     noise_streams = Streams(model.seeds, "evaluation noise", model.device)
-    widest = max(inputs.x_dim, *model.stage.network.hidden)
-    for rows in blocks(num_rows, samples * f.num_classes * widest, model.device):
+    for rows in blocks(num_rows, samples * f.num_classes * model.widest, model.device):
         repeated = rows.expand(len(model.seeds), -1)
         x = inputs.draw(repeated, inputs_streams) if draw_inputs else inputs.mean(rows).expand(len(model.seeds), -1, -1)
         noise = model.noise(noise_streams, x=f.noise_shapes(len(rows), samples, enumerate_y=True))["x"]
@@ -71,7 +70,7 @@ def posteriors(model: DeepGenerativeModel, inputs: Inputs, num_rows: int, seed_i
         q = factor({"x": x})
         return q.mean, q.log_var
 
-    for rows in blocks(num_rows, max(model.stage.network.hidden), model.device):
+    for rows in blocks(num_rows, model.widest, model.device):
         means, log_vars = model.per_seed(gaussian, inputs.mean(rows).expand(len(model.seeds), -1, -1))
         parts.append((means[seed_index], log_vars[seed_index]))
     means, log_vars = zip(*parts)

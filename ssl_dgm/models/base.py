@@ -21,6 +21,7 @@ from ssl_dgm.models.captured import Captured, make_capturable
 from ssl_dgm.models.compiled import Compiled
 from ssl_dgm.models.optimizers import Adam, AdamUncorrected
 from ssl_dgm.probability import bounds, replicas
+from ssl_dgm.probability.convolutions import Image, Picture, Trunk
 from ssl_dgm.probability.factors import Factorisation, Factors
 from ssl_dgm.probability.networks import Architecture
 from ssl_dgm.probability.randomness import Streams
@@ -41,6 +42,7 @@ class DeepGenerativeModel(pl.LightningModule):
         num_unlabelled: N_u.
         trials: binary draws behind a pixel (1: binary or grey pixels).
         replicas_mode: 'vmap', 'loop' or 'auto' (see `replicas.over_seeds`).
+        image: shape of x for convolutions; None where there are none.
     """
 
     def __init__(
@@ -53,12 +55,14 @@ class DeepGenerativeModel(pl.LightningModule):
         num_unlabelled: int,
         trials: int = 1,
         replicas_mode: str = "auto",
+        image: Image | None = None,
     ) -> None:
         super().__init__()
-        self.stage, self.seeds, self.replicas_mode = stage, tuple(seeds), replicas_mode
+        self.stage, self.seeds, self.replicas_mode, self.image = stage, tuple(seeds), replicas_mode, image
         self.x_dim, self.num_classes, self.trials = x_dim, num_classes, trials
         self.num_labelled, self.num_unlabelled = num_labelled, num_unlabelled
         self.factorisation = replicas.stack(self.build, self.seeds)
+        self.statistics = tuple(replicas.buffers(self))  # names of running statistics, which no gradient moves
         self.analytic: tuple[str, ...] = self.factorisation.analytic if stage.objective.kl == "analytic" else ()
         self.noise_streams = Streams(self.seeds, "noise")
         self.parts: dict[str, Part] = {}  # of a batch that several processes share
@@ -78,9 +82,10 @@ class DeepGenerativeModel(pl.LightningModule):
 
     def build(self) -> Factorisation:
         """One replica's factorisation with freshly initialised networks."""
-        n = self.stage.network
-        architecture = Architecture(tuple(n.hidden), n.activation, n.init, n.init_sd)
-        return self.factors(Factors(self.dims(), architecture, trials=self.trials))
+        n, m = self.stage.network, self.stage.model
+        images = {} if self.image is None else {"x": self.image}
+        architecture = Architecture(tuple(n.hidden), n.activation, n.init, n.init_sd, n.name, images, m.h_dim, n.norm)
+        return self.factors(Factors(self.dims(), architecture, m.likelihood, self.trials, m.mse_scale))
 
     def __str__(self) -> str:
         return str(self.factorisation)
@@ -89,6 +94,12 @@ class DeepGenerativeModel(pl.LightningModule):
     def has_classes(self) -> bool:
         """Whether the model infers y."""
         return "y" in self.factorisation.q
+
+    @property
+    def widest(self) -> int:
+        """Numbers per row of the widest layer."""
+        convolutional = (module.widest for module in self.modules() if isinstance(module, Picture | Trunk))
+        return max(self.x_dim, *self.stage.network.hidden, *convolutional)
 
     @property
     def score(self) -> str:
@@ -122,6 +133,7 @@ class DeepGenerativeModel(pl.LightningModule):
             # Autocast would shorten a seed's slice anew in every layer that reads it: it remembers only parameters.
             dtype = torch.get_autocast_dtype(kind)
             parameters = {name: parameter.to(dtype) for name, parameter in parameters.items()}
+        parameters |= {name: self.get_buffer(name) for name in self.statistics}
         return replicas.over_seeds(one, parameters, *args, mode=self.replicas)
 
     def noise(self, streams: Streams, **shapes: Mapping[str, Sequence[int]]) -> dict[str, Noise]:

@@ -5,13 +5,13 @@ enumerated and as [B, K] when it is given, a latent as [M, 1, B, D] if q draws i
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_dgm.probability.distributions import Bernoulli, Categorical, Distribution, Gaussian
+from ssl_dgm.probability.distributions import Bernoulli, Categorical, Distribution, Gaussian, Levels, Squared
 from ssl_dgm.probability.networks import Architecture, Network, Values
 
 
@@ -64,11 +64,17 @@ class NetworkFactor(Factor):
     """A factor whose parameters a network computes from the parents."""
 
     heads: tuple[str, ...]
+    parameters_per_value = 1  # numbers that a head has for each of the variable's
+    classifier = False
 
-    def __init__(self, name: str, dim: int, parents: dict[str, int], architecture: Architecture) -> None:
+    def __init__(
+        self, name: str, dim: int, parents: dict[str, int], architecture: Architecture, norm: str = "none"
+    ) -> None:
         super().__init__(name, tuple(parents))
         self.dim = dim
-        self.network = Network(parents, dict.fromkeys(self.heads, dim), architecture)
+        heads = dict.fromkeys(self.heads, dim * self.parameters_per_value)
+        image = architecture.images.get(name)
+        self.network = Network(parents, heads, architecture, norm=norm, image=image, classifier=self.classifier)
 
 
 class NormalFactor(NetworkFactor):
@@ -90,10 +96,31 @@ class BernoulliFactor(NetworkFactor):
         return Bernoulli(**self.network(values), trials=self.trials)
 
 
+class LevelsFactor(NetworkFactor):
+    """A softmax over the 256 grey levels of every pixel."""
+
+    heads = ("logits",)
+    parameters_per_value = Levels.count
+
+    def forward(self, values: Values) -> Levels:
+        return Levels(self.network(values)["logits"].unflatten(-1, (self.dim, Levels.count)))
+
+
+class SquaredFactor(NetworkFactor):
+    """N(sigmoid(logits), 1 / (2 scale)): the squared error of pixels, times `scale`."""
+
+    heads = ("logits",)
+    scale = 1.0
+
+    def forward(self, values: Values) -> Squared:
+        return Squared(**self.network(values), scale=self.scale)
+
+
 class CategoricalFactor(NetworkFactor):
     """softmax over K classes."""
 
     heads = ("logits",)
+    classifier = True
 
     def forward(self, values: Values) -> Categorical:
         return Categorical(F.log_softmax(self.network(values)["logits"], -1))
@@ -166,24 +193,56 @@ class Factorisation(nn.Module):
         return p + "        " + q + " ".join(factor.label("q") for factor in self.q.values())
 
 
+LIKELIHOODS: dict[str, type[NetworkFactor]] = {
+    "auto": BernoulliFactor, "gaussian": NormalFactor, "categorical": LevelsFactor, "mse": SquaredFactor,
+}  # fmt: skip
+WITHOUT_CLASSES = {"x", "z1", "h", "a"}  # the same for all classes of an enumerated y
+
+
 class Factors:
     """Builds factors from notation such as 'z | x y', knowing the size of every variable.
 
     Args:
         dims: size of every variable by name.
-        likelihood: 'bernoulli' or 'gaussian', the density of the observed variable.
+        likelihood: of pixels, as in model.likelihood: auto (Bernoulli), gaussian, categorical or mse.
         trials: of a Bernoulli pixel; more than 1 where pixels are shares of ones among several binary draws.
+        mse_scale: of the squared error summed over the D pixels; None: 1 / D.
     """
 
     def __init__(
-        self, dims: dict[str, int], architecture: Architecture, likelihood: str = "bernoulli", trials: int = 1
+        self,
+        dims: dict[str, int],
+        architecture: Architecture,
+        likelihood: str = "auto",
+        trials: int = 1,
+        mse_scale: float | None = None,
     ) -> None:
-        self.dims, self.architecture, self.trials = dims, architecture, trials
-        self._likelihood = {"bernoulli": BernoulliFactor, "gaussian": NormalFactor}[likelihood]
+        self.dims, self.architecture, self.trials, self.mse_scale = dims, architecture, trials, mse_scale
+        self._likelihood = LIKELIHOODS[likelihood]
 
-    def _build(self, kind: type[NetworkFactor], notation: str) -> NetworkFactor:
+    def _build(self, kind: type[NetworkFactor], notation: str, norm: str | None = None) -> NetworkFactor:
         name, _, parents = (part.strip() for part in notation.partition("|"))
-        return kind(name, self.dims[name], {p: self.dims[p] for p in parents.split()}, self.architecture)
+        sizes = {p: self.dims[p] for p in parents.split()}
+        return kind(name, self.dims[name], sizes, self.architecture, self._norm(name, sizes, norm))
+
+    def _norm(self, name: str, parents: Collection[str], wish: str | None) -> str:
+        """What normalises the hidden layers of a network where network.norm is what it is.
+
+        Args:
+            wish: instead of BatchNorm or GroupNorm by the parents' names, where the model knows better.
+
+        Raises:
+            ValueError: for a wish of BatchNorm where y is a parent.
+        """
+        if wish == "batch" and "y" in parents:
+            factor = f"{name} | {' '.join(parents)}"
+            raise ValueError(f"norm='batch' of '{factor}' would take the classes of y for rows; use norm='group'")
+        norm = self.architecture.norm
+        if self.architecture.kind == "figueroa" and name not in self.architecture.images:
+            return "none"  # his has some after convolutions only
+        if norm != "batch":
+            return norm
+        return wish or ("batch" if "y" not in self.dims or WITHOUT_CLASSES.issuperset(parents) else "group")
 
     def uniform(self, name: str) -> Factor:
         """p(y) = 1/K."""
@@ -193,11 +252,17 @@ class Factors:
         """p(z) = N(0, I)."""
         return StandardNormal(name)
 
-    def likelihood(self, notation: str) -> Factor:
-        """p(x | ...), as the data ask: Bernoulli, Binomial or Gaussian."""
-        factor = self._build(self._likelihood, notation)
+    def likelihood(self, notation: str, norm: str | None = None) -> Factor:
+        """p(x | ...), as the settings and the data ask.
+
+        Args:
+            norm: batch where no parent has a dimension of classes although y is one of the variables.
+        """
+        factor = self._build(self._likelihood, notation, norm)
         if isinstance(factor, BernoulliFactor):
             factor.trials = self.trials
+        if isinstance(factor, SquaredFactor):
+            factor.scale = self.mse_scale or 1 / factor.dim
         return factor
 
     def normal(self, notation: str) -> Factor:

@@ -11,12 +11,14 @@ from torch import Tensor
 
 from ssl_dgm import config as schema
 from ssl_dgm import models, records
-from ssl_dgm.config import Config
+from ssl_dgm.config import Config, UserError
 from ssl_dgm.data import sources, splits
 from ssl_dgm.data.datamodule import SeededDataModule
 from ssl_dgm.data.inputs import Inputs, OnDisk, Pixels, Posteriors
 from ssl_dgm.data.shards import Shards
 from ssl_dgm.models.base import DeepGenerativeModel
+from ssl_dgm.probability import convolutions
+from ssl_dgm.probability.convolutions import Image
 from ssl_dgm.training.loggers import Log
 
 Say = Callable[[str], None]
@@ -79,9 +81,32 @@ class FirstStage:
 
 def outline(config: Config, source: sources.Source) -> DeepGenerativeModel:
     """The model with one unit per latent, for its factorisation's text."""
-    small = dataclasses.replace(config.network, hidden=[1])
+    small = dataclasses.replace(config.network, name="mlp", hidden=[1])
     stage = schema.Stage(config.model, small, config.objective, config.optimizer, config.budget)
     return models.create(stage, x_dim=1, num_classes=source.num_classes, seeds=[0], num_labelled=0, num_unlabelled=1)
+
+
+def image_of(config: Config, source: sources.Source) -> Image | None:
+    """The shape of x that the convolutions of network.name see; None where there are none.
+
+    Raises:
+        UserError: for rows that are no images, or of a size that the convolutions do not divide.
+    """
+    kind = config.network.name
+    if kind not in convolutions.KINDS or schema.is_estimator(config):
+        return None
+    height, width, channels = (*source.shape, 1)[:3]
+    flat = isinstance(source.train_x, Shards) and len(source.train_x.files[0].shape) == 2
+    if flat or source.kept is not None:
+        what = "flat rows" if flat else "images without their constant pixels"
+        remedy = "write shards of images [n, H, W]" if flat else "add data.min_pixel_sd=0"
+        raise UserError(f"network.name={kind} sees images, but data={source.name} has {what}; {remedy}, or use mlp")
+    if not convolutions.fits(kind, (channels, height, width)):
+        raise UserError(
+            f"network.name={kind} does not fit the {height} x {width} images of data={source.name}: its decoder would "
+            "not give back their size (28 x 28 and 32 x 32 do fit); use network=mlp"
+        )
+    return channels, height, width
 
 
 def create(job: Job, seeds: Sequence[int], x_dim: int) -> DeepGenerativeModel:
@@ -96,6 +121,7 @@ def create(job: Job, seeds: Sequence[int], x_dim: int) -> DeepGenerativeModel:
         num_unlabelled=job.source.num_train if split is None else len(split.unlabelled),
         trials=job.source.trials if job.config.data.pixels == "grey" else 1,
         replicas_mode=config.trainer.replicas,
+        image=image_of(config, job.source),
     )
 
 
