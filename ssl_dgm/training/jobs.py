@@ -136,13 +136,24 @@ def inputs(job: Job) -> tuple[Inputs, Inputs]:
 
 
 def data_module(job: Job, train: Inputs, seeds: Sequence[int]) -> SeededDataModule:
-    """The batches of these seeds, whose rows `train` has."""
+    """The batches of these seeds, whose rows `train` has.
+
+    Raises:
+        UserError: for BatchNorm where an update has a single labelled or unlabelled row, which has no s.d.
+    """
     source = job.source
-    return SeededDataModule(
+    data = SeededDataModule(
         train, torch.from_numpy(source.train_y), source.num_classes,
         [job.splits[seed] for seed in seeds] if job.splits else None, source.num_train, seeds, job.config.budget,
         job.device, shared_order=isinstance(source.train_x, Shards),
     )  # fmt: skip
+    if job.config.network.norm == "batch" and 1 in (data.labelled_per_step, data.unlabelled_per_step):
+        which = "labelled" if data.labelled_per_step == 1 else "unlabelled"
+        raise UserError(
+            f"network.norm=batch has no s.d. of the 1 {which} row of an update; use budget.{which}_per_step=2 or more, "
+            "or network.norm=group"
+        )
+    return data
 
 
 def assembled(job: Job, seeds: Sequence[int], device: torch.device) -> tuple[DeepGenerativeModel, SeededDataModule]:
