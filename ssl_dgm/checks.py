@@ -153,8 +153,13 @@ def check(config: Config) -> None:
 
 
 def _check_pixels(config: Config, stage: Stage, prefix: str) -> None:
-    """Refuses convolutions where x is no image, and likelihoods of what x is not."""
+    """Refuses convolutions where x is no image, and likelihoods that have nothing to be of."""
     kind, likelihood = stage.network.name, stage.model.likelihood
+    if stage.model.mse_scale is not None and likelihood != "mse":
+        scale = f"{prefix}model.mse_scale={stage.model.mse_scale}"
+        raise UserError(
+            f"{scale} has no use with {prefix}model.likelihood={likelihood}; add {prefix}model.likelihood=mse"
+        )
     if config.m1 is not None and not prefix:
         where = f"has no use in stage 2 of {config.model.name}, which sees no pixels"
         if kind != "mlp":

@@ -129,6 +129,7 @@ REFUSED_TOGETHER: list[tuple[str, str]] = [
     ("model=m1m2 data=mnist model.likelihood=mse", "use auto, and m1.model.likelihood=mse"),
     ("model=m1m2 network@m1.network=conv", "m1.network.name=conv convolves images, whose 8 x 8 pixels are too few"),
     ("model=m2 data=mnist model.likelihood=categorical", "data.pixels=sampled makes pixels 0 or 1; add data"),
+    ("model=m2 model.mse_scale=2", "model.mse_scale=2.0 has no use with model.likelihood=auto; add model"),
     ("model=m2 data=memmap trainer.devices=2 network.norm=batch", "network.norm=batch needs whole batches"),
 ]  # fmt: skip
 

@@ -98,8 +98,9 @@ class DeepGenerativeModel(pl.LightningModule):
     @property
     def widest(self) -> int:
         """Numbers per row of the widest layer."""
+        likelihood = self.factorisation.p[self.factorisation.observed]
         convolutional = (module.widest for module in self.modules() if isinstance(module, Picture | Trunk))
-        return max(self.x_dim, *self.stage.network.hidden, *convolutional)
+        return max(self.x_dim * likelihood.parameters_per_value, *self.stage.network.hidden, *convolutional)
 
     @property
     def score(self) -> str:

@@ -118,7 +118,7 @@ class Trunk(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         maps = _maps(x, self.image)
         for layer, convolution, normalise in zip(self.layers, self.convolutions, self.norms):
-            maps = self.activation(normalise(convolution(maps)))
+            maps = self.activation(normalise(_applied(convolution, maps)))
             maps = F.max_pool2d(maps, 2) if layer.pooled else maps
         return self.linear(maps.permute(0, 2, 3, 1).flatten(1)).reshape(*x.shape[:-1], -1)
 
@@ -152,7 +152,7 @@ class Picture(nn.Module):
     def forward(self, h: Tensor) -> dict[str, Tensor]:
         maps = _maps(self.linear(h), self.maps)
         for normalise, convolution in zip(self.norms, self.convolutions):
-            maps = convolution(self.activation(normalise(maps)))
+            maps = _applied(convolution, self.activation(normalise(maps)))
         per_pixel = maps.permute(0, 2, 3, 1).reshape(*h.shape[:-1], -1, sum(self.per_pixel.values()))
         pieces = per_pixel.split(list(self.per_pixel.values()), -1)
         return {head: piece.flatten(-2) for head, piece in zip(self.per_pixel, pieces)}
@@ -162,3 +162,8 @@ def _maps(rows: Tensor, image: Image) -> Tensor:
     """Rows [..., D] as maps [N, C, H, W], channels last in memory."""
     channels, height, width = image
     return rows.reshape(-1, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _applied(convolution: nn.Module, maps: Tensor) -> Tensor:
+    # Under vmap, autocast does not see convolutions.
+    return convolution(maps.to(next(convolution.parameters()).dtype))

@@ -19,6 +19,7 @@ class Factor(nn.Module):
     """log-density of `name` given `parents`; subclasses map the parents' values to a distribution."""
 
     dim: int  # of the variable, where the factor has to know it
+    parameters_per_value = 1  # numbers that each head of a network has for one of the variable's
 
     def __init__(self, name: str, parents: Sequence[str] = ()) -> None:
         super().__init__()
@@ -64,7 +65,6 @@ class NetworkFactor(Factor):
     """A factor whose parameters a network computes from the parents."""
 
     heads: tuple[str, ...]
-    parameters_per_value = 1  # numbers that a head has for each of the variable's
     classifier = False
 
     def __init__(

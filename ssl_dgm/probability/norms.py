@@ -30,11 +30,12 @@ class BatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         last = x.movedim(self.dim, -1)
-        # One row of many positions whose channels lie side by side: the layout that torch has a fast kernel for.
+        # One row of many positions whose channels lie side by side: the layout that torch has a fast kernel for. In the
+        # precision of the statistics, since vmap mixes none.
         maps = last.reshape(1, -1, 1, last.shape[-1]).permute(0, 3, 1, 2)
-        weight, bias = self.weight.to(self.running_var.dtype), self.bias.to(self.running_var.dtype)
+        maps, weight, bias = (tensor.to(self.running_var.dtype) for tensor in (maps, self.weight, self.bias))
         out = F.batch_norm(maps, self.running_mean, self.running_var, weight, bias, self.training, 0.1, 1e-5)
-        return out.permute(0, 2, 3, 1).reshape(last.shape).movedim(-1, self.dim)
+        return out.to(x.dtype).permute(0, 2, 3, 1).reshape(last.shape).movedim(-1, self.dim)
 
 
 class GroupNorm(nn.Module):

@@ -117,7 +117,16 @@ def test_every_parameter_of_convolutions_learns_in_both_modes_alike(kind: str, m
     losses["loss"].sum().backward()
     for name, parameter in own.named_parameters():
         assert parameter.grad is not None and parameter.grad.flatten(1).any(1).all(), name
-    assert own.widest >= 16 * SIDE**2 > max(D, *network.hidden)
+    with torch.autocast("cpu", torch.bfloat16):
+        shortened = losses_of(model(mode), batch, noise)["loss"]
+    torch.testing.assert_close(shortened, losses["loss"], rtol=0.02, atol=0.02)
+    assert own.widest >= 16 * SIDE**2
+
+
+def test_the_widest_layer_of_a_model_without_convolutions_is_told_too() -> None:
+    levels = Stage(ModelConfig("m1", likelihood="categorical"), NetworkConfig(hidden=[9]))
+    assert create(levels, x_dim=D, num_classes=K, seeds=(0,), num_labelled=0, num_unlabelled=9).widest == 256 * D
+    assert make("m2", network=NetworkConfig(hidden=[9, 7])).widest == 9
 
 
 @pytest.fixture(scope="module")
