@@ -86,8 +86,11 @@ class Network(nn.Module):
         return h
 
     def forward(self, values: Values) -> dict[str, Tensor]:
-        """Every head's output, in float32 at least, whatever precision the layers before it ran in."""
-        h = self.features(values)
+        """Every head's output."""
+        return self.outputs(self.features(values))
+
+    def outputs(self, h: Tensor) -> dict[str, Tensor]:
+        """Every head of the last hidden layer, in float32 at least, whatever precision the layers before it ran in."""
         outputs = {name: head(h) for name, head in self.heads.items()}
         return {name: out.to(torch.promote_types(out.dtype, torch.float32)) for name, out in outputs.items()}
 

@@ -96,6 +96,7 @@ def create(job: Job, seeds: Sequence[int], x_dim: int) -> DeepGenerativeModel:
         num_unlabelled=job.source.num_train if split is None else len(split.unlabelled),
         trials=job.source.trials if job.config.data.pixels == "grey" else 1,
         replicas_mode=config.trainer.replicas,
+        prediction_draws=config.prediction_draws,
     )
 
 

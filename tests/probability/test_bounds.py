@@ -207,21 +207,21 @@ def ladder() -> Factorisation:
 
 def m2() -> Factorisation:
     f = factors()
-    p = [f.uniform("y"), f.standard("z"), f.likelihood("x | y z")]
+    p = [f.prior("y"), f.standard("z"), f.likelihood("x | y z")]
     return rough(Factorisation(p, [f.categorical("y | x"), f.normal("z | x y")]))
 
 
 def gmdgm() -> Factorisation:
     """The prior of z has the class for a parent."""
     f = factors()
-    p = [f.uniform("y"), f.normal("z | y"), f.likelihood("x | z")]
+    p = [f.prior("y"), f.normal("z | y"), f.likelihood("x | z")]
     return rough(Factorisation(p, [f.categorical("y | x"), f.normal("z | x y")]))
 
 
 def adgm() -> Factorisation:
     """An auxiliary latent a is drawn before y."""
     f = factors()
-    p = [f.uniform("y"), f.standard("z"), f.likelihood("x | y z"), f.normal("a | x y z")]
+    p = [f.prior("y"), f.standard("z"), f.likelihood("x | y z"), f.normal("a | x y z")]
     return rough(Factorisation(p, [f.normal("a | x"), f.categorical("y | a x"), f.normal("z | a x y")]))
 
 
