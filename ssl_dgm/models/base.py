@@ -35,12 +35,13 @@ class DeepGenerativeModel(pl.LightningModule):
     Args:
         stage: the settings of this optimisation.
         x_dim: D of the observed variable.
-        num_classes: K.
+        num_classes: K, slots that belong to no class included.
         seeds: the S seeds, each of which initialises, and draws noise for, its own replica.
         num_labelled: N_l; 0 for a model without labels.
         num_unlabelled: N_u.
         trials: binary draws behind a pixel (1: binary or grey pixels).
         replicas_mode: 'vmap', 'loop' or 'auto' (see `replicas.over_seeds`).
+        prior: p(y) of every class; None: uniform.
     """
 
     def __init__(
@@ -53,11 +54,12 @@ class DeepGenerativeModel(pl.LightningModule):
         num_unlabelled: int,
         trials: int = 1,
         replicas_mode: str = "auto",
+        prior: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.stage, self.seeds, self.replicas_mode = stage, tuple(seeds), replicas_mode
         self.x_dim, self.num_classes, self.trials = x_dim, num_classes, trials
-        self.num_labelled, self.num_unlabelled = num_labelled, num_unlabelled
+        self.num_labelled, self.num_unlabelled, self.prior = num_labelled, num_unlabelled, prior
         self.factorisation = replicas.stack(self.build, self.seeds)
         self.analytic: tuple[str, ...] = self.factorisation.analytic if stage.objective.kl == "analytic" else ()
         self.noise_streams = Streams(self.seeds, "noise")
@@ -80,7 +82,7 @@ class DeepGenerativeModel(pl.LightningModule):
         """One replica's factorisation with freshly initialised networks."""
         n = self.stage.network
         architecture = Architecture(tuple(n.hidden), n.activation, n.init, n.init_sd)
-        return self.factors(Factors(self.dims(), architecture, trials=self.trials))
+        return self.factors(Factors(self.dims(), architecture, trials=self.trials, prior=self.prior))
 
     def __str__(self) -> str:
         return str(self.factorisation)
@@ -139,7 +141,7 @@ class DeepGenerativeModel(pl.LightningModule):
         """Scalars of one seed: 'loss' and all that it is made of, by name.
 
         With y, loss = -(mean U(x) + r mean L(x, y) + R mean log q(y | x)): Kingma et al. 2014, eq. 9, per unlabelled
-        row. Without y, the negative mean bound (AEVB, eq. 3).
+        row; where nothing is labelled, -mean U(x). Without y, the negative mean bound (AEVB, eq. 3).
         """
         f, objective, x = self.factorisation, self.stage.objective, batch.x_unlabelled
         weights = {name: warm_up for name in f.q if name != "y"} if objective.warm_up_epochs else {}
@@ -148,6 +150,11 @@ class DeepGenerativeModel(pl.LightningModule):
             bound = bounds.labelled(t).mean() * self.share("unlabelled")
             return {"loss": -bound, "bound": bound, **_named(t, "", self.share("unlabelled"))}
         analytic, threshold = self.analytic, objective.class_threshold
+        if not self.num_labelled:
+            t_u = bounds.trace(f, x, bounds.classes(f, x), noise["unlabelled"], analytic, threshold).scaled(weights)
+            bound = bounds.unlabelled(t_u).mean() * self.share("unlabelled")
+            weights_u = bounds.class_weights(t_u) * self.share("unlabelled")
+            return {"loss": -bound, "bound_unlabelled": bound, **_named(t_u, "unlabelled_", weights_u)}
         if threshold and self.replicas == "loop":
             pair = noise["labelled"], noise["unlabelled"]
             t_l, t_u = bounds.traces(f, (batch.x_labelled, x), batch.y_labelled, pair, analytic, threshold)

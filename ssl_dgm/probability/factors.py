@@ -173,12 +173,19 @@ class Factors:
         dims: size of every variable by name.
         likelihood: 'bernoulli' or 'gaussian', the density of the observed variable.
         trials: of a Bernoulli pixel; more than 1 where pixels are shares of ones among several binary draws.
+        prior: p(y) of every class; None: uniform.
     """
 
     def __init__(
-        self, dims: dict[str, int], architecture: Architecture, likelihood: str = "bernoulli", trials: int = 1
+        self,
+        dims: dict[str, int],
+        architecture: Architecture,
+        likelihood: str = "bernoulli",
+        trials: int = 1,
+        prior: Sequence[float] | None = None,
     ) -> None:
         self.dims, self.architecture, self.trials = dims, architecture, trials
+        self._prior = prior
         self._likelihood = {"bernoulli": BernoulliFactor, "gaussian": NormalFactor}[likelihood]
 
     def _build(self, kind: type[NetworkFactor], notation: str) -> NetworkFactor:
