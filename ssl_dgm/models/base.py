@@ -36,7 +36,7 @@ class DeepGenerativeModel(pl.LightningModule):
     Args:
         stage: the settings of this optimisation.
         x_dim: D of the observed variable.
-        num_classes: K.
+        num_classes: K, slots that belong to no class included.
         seeds: the S seeds, each of which initialises, and draws noise for, its own replica.
         num_labelled: N_l; 0 for a model without labels.
         num_unlabelled: N_u.
