@@ -147,8 +147,8 @@ def check(config: Config) -> None:
     _check_classes(config)
     if (config.condition is None) == (config.model.name == "cvae"):
         raise UserError(
-            f"condition={config.condition} does not go with model={config.model.name}: model=cvae condition=center is what "
-            "draws images around their centre"
+            f"condition={config.condition} is not for model={config.model.name}; use model=cvae condition=center, that "
+            "draws images around their centre, or leave it out"
         )
     _check_memmap(config)
     if config.time_limit is not None:
