@@ -20,10 +20,10 @@ from ssl_dgm.probability.factors import (
     CategoricalFactor,
     Factorisation,
     Factors,
+    GivenCategorical,
     NetworkFactor,
     NormalFactor,
     StandardNormal,
-    UniformCategorical,
 )
 from ssl_dgm.probability.networks import Architecture
 
@@ -88,7 +88,7 @@ class Mixture:
         self.x = randn(3, B, D)
         self.f = Factorisation(
             p=[
-                UniformCategorical("y", K).double(),
+                GivenCategorical("y", [1 / K] * K).double(),
                 StandardNormal("z").double(),
                 affine(NormalFactor, "x", {"y": u, "z": w}, b, torch.full((D,), s2, dtype=torch.float64).log()),
             ],
