@@ -66,6 +66,12 @@ class Job:
         """What the values of y stand for."""
         return Slots.of(self.config, self.source)
 
+    @property
+    def attributes_slots(self) -> bool:
+        """Whether the labels of the validation rows say which class a value of y is."""
+        has_y = schema.needs_labels(self.config) and not schema.is_supervised(self.config)
+        return has_y and self.slots.num_free > 0
+
 
 @dataclass
 class FirstStage:
@@ -107,7 +113,7 @@ def create(job: Job, seeds: Sequence[int], x_dim: int) -> DeepGenerativeModel:
         trials=job.source.trials if job.config.data.pixels == "grey" else 1,
         replicas_mode=config.trainer.replicas,
     )
-    model.free_slots = job.slots.num_free > 0
+    model.free_slots = job.attributes_slots
     return model
 
 
@@ -144,7 +150,7 @@ def save(job: Job, seed: int, metrics: dict[str, float], facts: dict[str, Any]) 
     if split is not None:
         splits.save(split, job.folder / f"seed-{seed}" / "split.json")
     chosen = config.selection == "best_validation" and not schema.is_supervised(config)
-    validated = len(job.source.train_y) - job.source.num_train if chosen else 0
+    validated = len(job.source.train_y) - job.source.num_train if chosen or job.attributes_slots else 0
     facts = {
         "split_seed": None if split is None else split.split_seed,
         "split_sha256": None if split is None else split.sha256,
