@@ -67,6 +67,12 @@ class Job:
         return Slots.of(self.config, self.source)
 
     @property
+    def pool(self) -> int:
+        """Rows from which the unlabelled ones are taken: the training rows, the validation rows among them or not."""
+        source = self.source
+        return len(source.train_y) if self.config.data.pool == "train+validation" else source.num_train
+
+    @property
     def attributes_slots(self) -> bool:
         """Whether the labels of the validation rows say which class a value of y is."""
         has_y = schema.needs_labels(self.config) and not schema.is_supervised(self.config)
@@ -109,7 +115,7 @@ def create(job: Job, seeds: Sequence[int], x_dim: int) -> DeepGenerativeModel:
         prior=job.slots.prior,
         seeds=seeds,
         num_labelled=0 if split is None else len(split.labelled),
-        num_unlabelled=job.source.num_train if split is None else len(split.unlabelled),
+        num_unlabelled=job.pool if split is None else len(split.unlabelled),
         trials=job.source.trials if job.config.data.pixels == "grey" else 1,
         replicas_mode=config.trainer.replicas,
     )
@@ -133,7 +139,8 @@ def data_module(job: Job, train: Inputs, seeds: Sequence[int]) -> SeededDataModu
     return SeededDataModule(
         train, torch.from_numpy(source.train_y), job.slots.num_slots,
         [job.splits[seed] for seed in seeds] if job.splits else None, source.num_train, seeds, job.config.budget,
-        job.device, shared_order=isinstance(source.train_x, Shards),
+        job.device, shared_order=isinstance(source.train_x, Shards), pool=job.pool,
+        by_class=job.config.data.order == "by_class",
     )  # fmt: skip
 
 
@@ -157,6 +164,7 @@ def save(job: Job, seed: int, metrics: dict[str, float], facts: dict[str, Any]) 
         "data_sha256": job.source.sha256,
         "m1_sha256": None if job.first is None else job.first.sha256,
         "validation_labels": validated,
+        **_unlabelled(job, split),
         "n_test": len(job.source.test_y),
         "device": _device_name(job.device),
         "torch": torch.__version__,
@@ -165,6 +173,15 @@ def save(job: Job, seed: int, metrics: dict[str, float], facts: dict[str, Any]) 
     }
     records.save(job.folder, records.new(config, job.key, seed, metrics, **facts))
     job.log.result(seed, metrics)
+
+
+def _unlabelled(job: Job, split: splits.Split | None) -> dict[str, Any]:
+    """How many unlabelled rows the training drew on, and in which order; of a classifier, that of its M1."""
+    if schema.is_estimator(job.config):
+        return {"pool": None, "order": None}
+    of_m1 = schema.is_supervised(job.config)
+    pool = job.pool if split is None or of_m1 else len(split.unlabelled)
+    return {"pool": pool, "order": job.config.data.order}
 
 
 def _device_name(device: torch.device) -> str:
