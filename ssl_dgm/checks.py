@@ -70,6 +70,11 @@ def check_keys(overrides: list[str]) -> None:
         key = key.lstrip("+~").partition("@")[0]
         if word.startswith(("-", "~")) or before.startswith("-") or key.startswith("hydra"):
             continue
+        if key == "data.order" and "by_class" in word:
+            raise UserError(
+                f"{word} leaks which unlabelled rows are of one class; leave it out, or use "
+                "experiment=maaloe2015_by_class, which shows what the leak is worth"
+            )
         if not sign:
             raise UserError(f"'{word}' is not a key=value pair; write for example labels=100")
         if key == "experiment" or key in known:
@@ -187,6 +192,10 @@ def _check_memmap(config: Config) -> None:
                 f"(data={config.data.name} is looked for in the folder that SSL_DGM_DATA names)"
             )
         return
+    for name, value, instead in (("pool", config.data.pool, "train"), ("order", config.data.order, "shuffled")):
+        if value != instead:
+            needs = "rows that are in memory" if name == "pool" else "the class of every row"
+            raise UserError(f"data.{name}={value} needs {needs}, and data=memmap has not; use data.{name}={instead}")
     # Without a folder it is refused where the folder is looked for.
     if config.data.folder is not None and (first := first_stage(config)) is not None:
         what = config.model.name if config.m1 else f"{config.model.name} classifier={config.classifier}"

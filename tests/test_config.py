@@ -138,6 +138,7 @@ def test_bad_values_are_refused_with_a_sentence(override: str, sentence: str) ->
         ("classes.labelled=[0,1] classes.hidden=[1,2]", "class 1 is in classes.labelled and in classes.hidden"),
         ("labels=0 classes.labelled=[0,1]", r"whatever classes.labelled=\[0, 1\] says; use classes.labelled=null"),
         ("labels=0 classes.hidden=[4]", r"whatever classes.hidden=\[4\] says; use classes.hidden=null"),
+        ("data=memmap data.folder=x model=m2 data.pool=train+validation", "data.pool=train.validation needs rows"),
         ("labels=0 model=nn", "labels=0 leaves model=nn nothing to learn from"),
         ("labels=0 model=m1 classifier=knn", "labels=0 leaves model=m1 classifier=knn nothing"),
     ],
@@ -169,6 +170,16 @@ def test_semi_unsupervised_mnist_is_mnist_with_its_own_number_of_labels() -> Non
 def test_misspelt_keys_name_the_nearest(word: str, remedy: str) -> None:
     with pytest.raises(UserError, match=remedy.replace(".", r"\.")):
         checks.check_keys(["labels=100", word])
+
+
+@pytest.mark.parametrize("word", ["data.order=by_class", "++data.order=shuffled,by_class"])
+def test_an_order_that_leaks_the_classes_is_for_its_experiment_alone(word: str) -> None:
+    with pytest.raises(UserError, match=r"leaks which unlabelled rows .* experiment=maaloe2015_by_class"):
+        checks.check_keys(["labels=100", word])
+    leaking = compose(["data=memmap", "data.folder=x", "model=m2"])
+    leaking.data.order = "by_class"  # as that experiment's file may say
+    with pytest.raises(UserError, match=r"data\.order=by_class needs the class of every row"):
+        checks.check(leaking)
 
 
 def test_every_key_of_the_schema_is_accepted() -> None:

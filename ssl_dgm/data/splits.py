@@ -1,8 +1,9 @@
 """Which training rows are labelled: drawn from a seed, or read from a manifest.
 
 A draw is a function of the data and of `split_seed` alone. Once written, the manifest's row
-numbers are the truth: loading one draws nothing. Row numbers count training rows, so that
-validation and test rows cannot be named.
+numbers are the truth: loading one draws nothing. Row numbers count training rows, the last of
+which are the validation rows: none of these is ever labelled, and they are in the pool only where
+that was asked for. Test rows cannot be named.
 """
 
 import hashlib
@@ -63,12 +64,14 @@ def draw(
     split_seed: int,
     labelled_in_pool: bool = False,
     classes: Collection[int] | None = None,
+    validation_in_pool: bool = False,
 ) -> Split:
     """A split with `labels` labelled training rows, equally many of every class.
 
     For one `split_seed`, fewer labels are a prefix of more, and a class has the same labelled rows whichever others
     are labelled. `labels` equal to the number of training rows labels all of them, whatever their balance, where every
-    class is labelled. The pool is the other training rows, or all of them if `labelled_in_pool`.
+    class is labelled. The pool is the other training rows, or all of them if `labelled_in_pool`, and the validation
+    rows if `validation_in_pool`.
 
     Args:
         labels: 0 labels none.
@@ -82,7 +85,7 @@ def draw(
     y, every = source.train_y[: source.num_train], source.num_train
     if split_seed < 0:
         raise UserError(f"split_seed={split_seed} is negative; use 0, 1, 2, ...")
-    if labels == every and whole and not labelled_in_pool:
+    if labels == every and whole and not (labelled_in_pool or validation_in_pool):
         raise UserError(
             f"labels={labels} labels every training row of {source.name} and leaves none unlabelled; "
             "set data.labelled_in_pool=true"
@@ -98,7 +101,7 @@ def draw(
         # so that the nesting is a prefix and every run of as many rows as classes is balanced.
         permuted = [rng.permutation(np.flatnonzero(y == c)) for c in range(source.num_classes)]
         labelled = np.stack([permuted[c][: labels // len(known)] for c in known], axis=1).reshape(-1)
-    rest = Rest(every, labelled, labelled_in_pool)
+    rest = Rest(len(source.train_y) if validation_in_pool else every, labelled, labelled_in_pool)
     pool = rest if isinstance(source.train_x, Shards) else np.asarray(rest)
     return Split(labelled, pool, source.name, source.sha256, source.num_classes, _counts(source, labelled), split_seed)
 
@@ -203,13 +206,14 @@ def _check_rows(split: Split, source: Source, path: Path) -> None:
     if isinstance(source.train_x, Shards) and not isinstance(pool, Rest):
         raise refuse(f"lists its unlabelled rows one by one, which takes too much memory for data={source.name}")
     # A Rest repeats none, and has all labelled rows or none.
-    for name, rows in (("labelled", split.labelled), *([] if isinstance(pool, Rest) else [("unlabelled", pool)])):
+    listed = [] if isinstance(pool, Rest) else [("unlabelled", pool, len(source.train_y))]
+    for name, rows, below in (("labelled", split.labelled, source.num_train), *listed):
         if not rows.size:
             if name == "labelled":
                 continue
             raise refuse("has no unlabelled rows")
-        if rows.min() < 0 or rows.max() >= source.num_train:
-            raise refuse(f"names {name} rows outside the {source.num_train:,} training rows of {source.name}")
+        if rows.min() < 0 or rows.max() >= below:
+            raise refuse(f"names {name} rows outside the {below:,} training rows of {source.name}")
         if len(np.unique(rows)) < len(rows):
             raise refuse(f"repeats {name} rows")
     shared = 0 if isinstance(pool, Rest) else int(np.isin(split.labelled, pool).sum())

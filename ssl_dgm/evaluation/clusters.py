@@ -64,13 +64,19 @@ class Clusters:
     confusion: np.ndarray  # [C, K], of the test rows
     metrics: dict[str, float]
 
+    def to_csv(self) -> str:
+        """The test rows of every class by slot, and in the last line the class that every slot is attributed to."""
+        classes, slots = range(len(self.confusion)), range(len(self.attribution))
+        lines = [["class", *(f"slot {k}" for k in slots)], *([c, *self.confusion[c]] for c in classes)]
+        return "".join(",".join(map(str, line)) + "\n" for line in [*lines, ["attributed to", *self.attribution]])
+
 
 def score(slots: Slots, validation: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray]) -> Clusters:
     """What a seed's slots mean on the validation rows, and what that is worth.
 
     Accuracies are of slots that the validation rows were attributed by: on the test rows by all of them, on the
     validation rows themselves by the other half, the even ones for the odd and the odd for the even. Those that end in
-    _test_attributed take the test rows' own majorities, as published numbers do: upper bounds.
+    _test_attributed take the test rows' own majorities, as published numbers do; the one of all rows is an upper bound.
 
     Args:
         validation, test: slot and true class of every row, int64 [N] each.
@@ -83,9 +89,9 @@ def score(slots: Slots, validation: tuple[np.ndarray, np.ndarray], test: tuple[n
     seen, unseen = even + odd, counted(test)
     attributed = attribution(seen)
     crossed = right(odd, attribution(even)) + right(even, attribution(odd))
-    found = _accuracies("validation/accuracy", crossed, seen, slots)
-    found |= _accuracies("test/accuracy", right(unseen, attributed), unseen, slots)
-    upper = _accuracies("test/accuracy", right(unseen, attribution(unseen)), unseen, slots)
+    found = accuracies("validation/accuracy", crossed, seen, slots)
+    found |= accuracies("test/accuracy", right(unseen, attributed), unseen, slots)
+    upper = accuracies("test/accuracy", right(unseen, attribution(unseen)), unseen, slots)
     found |= {f"{name}_test_attributed": value for name, value in upper.items()}
     errors = {f"{part}/error": 1 - found[f"{part}/accuracy"] for part in ("validation", "test")}
     found = errors | found | {"test/slots_used": float(slots_used(unseen))}
@@ -97,8 +103,14 @@ def score(slots: Slots, validation: tuple[np.ndarray, np.ndarray], test: tuple[n
     return Clusters(attributed, unseen, found)
 
 
-def _accuracies(name: str, right: np.ndarray, counts: np.ndarray, slots: Slots) -> dict[str, float]:
-    """Of all rows; where some classes are labelled and some hidden, also of the rows of either, if there are any."""
+def accuracies(name: str, right: np.ndarray, counts: np.ndarray, slots: Slots) -> dict[str, float]:
+    """Share of rows that are right, of all and, where some classes are labelled and some hidden, of either kind.
+
+    Args:
+        name: of the first; the others' end in _labelled_classes and _hidden_classes.
+        right: rows of every class that are right, [C].
+        counts: [C, K].
+    """
     of: dict[str, Sequence[int]] = {name: range(slots.num_classes)}
     if slots.labelled and slots.hidden:
         of |= {f"{name}_labelled_classes": slots.labelled, f"{name}_hidden_classes": slots.hidden}

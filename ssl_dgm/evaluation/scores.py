@@ -65,6 +65,12 @@ def error(log_probs: Tensor, targets: Tensor) -> Tensor:
     return (log_probs.argmax(-1) != targets).float().mean(-1)
 
 
+def entropy(log_probs: Tensor) -> Tensor:
+    """Mean entropy of the rows' class probabilities, in nats: [S, N, K], not necessarily normalised, -> [S]."""
+    normalised = log_probs.log_softmax(-1)
+    return -(normalised.exp() * normalised).sum(-1).mean(-1)
+
+
 @torch.no_grad()
 def posteriors(model: DeepGenerativeModel, inputs: Inputs, num_rows: int, seed_index: int = 0) -> Posteriors:
     """q(z | x) of every row's mean, for one seed of a model without classes, at the means of what q draws before z."""

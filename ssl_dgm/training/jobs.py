@@ -66,6 +66,18 @@ class Job:
         """What the values of y stand for."""
         return Slots.of(self.config, self.source)
 
+    @property
+    def pool(self) -> int:
+        """Rows from which the unlabelled ones are taken: the training rows, the validation rows among them or not."""
+        source = self.source
+        return len(source.train_y) if self.config.data.pool == "train+validation" else source.num_train
+
+    @property
+    def attributes_slots(self) -> bool:
+        """Whether the labels of the validation rows say which class a value of y is."""
+        has_y = schema.needs_labels(self.config) and not schema.is_supervised(self.config)
+        return has_y and self.slots.num_free > 0
+
 
 @dataclass
 class FirstStage:
@@ -103,13 +115,13 @@ def create(job: Job, seeds: Sequence[int], x_dim: int) -> DeepGenerativeModel:
         prior=job.slots.prior,
         seeds=seeds,
         num_labelled=0 if split is None else len(split.labelled),
-        num_unlabelled=job.source.num_train if split is None else len(split.unlabelled),
+        num_unlabelled=job.pool if split is None else len(split.unlabelled),
         trials=job.source.trials if job.config.data.pixels == "grey" else 1,
         replicas_mode=config.trainer.replicas,
         prediction_draws=config.prediction_draws,
         condition=torch.from_numpy(job.source.central()) if config.condition == "center" else None,
     )
-    model.free_slots = job.slots.num_free > 0
+    model.free_slots = job.attributes_slots
     return model
 
 
@@ -129,7 +141,8 @@ def data_module(job: Job, train: Inputs, seeds: Sequence[int]) -> SeededDataModu
     return SeededDataModule(
         train, torch.from_numpy(source.train_y), job.slots.num_slots,
         [job.splits[seed] for seed in seeds] if job.splits else None, source.num_train, seeds, job.config.budget,
-        job.device, shared_order=isinstance(source.train_x, Shards),
+        job.device, shared_order=isinstance(source.train_x, Shards), pool=job.pool,
+        by_class=job.config.data.order == "by_class",
     )  # fmt: skip
 
 
@@ -146,13 +159,14 @@ def save(job: Job, seed: int, metrics: dict[str, float], facts: dict[str, Any]) 
     if split is not None:
         splits.save(split, job.folder / f"seed-{seed}" / "split.json")
     chosen = config.selection == "best_validation" and not schema.is_supervised(config)
-    validated = len(job.source.train_y) - job.source.num_train if chosen else 0
+    validated = len(job.source.train_y) - job.source.num_train if chosen or job.attributes_slots else 0
     facts = {
         "split_seed": None if split is None else split.split_seed,
         "split_sha256": None if split is None else split.sha256,
         "data_sha256": job.source.sha256,
         "m1_sha256": None if job.first is None else job.first.sha256,
         "validation_labels": validated,
+        **_unlabelled(job, split),
         "n_test": len(job.source.test_y),
         "device": _device_name(job.device),
         "torch": torch.__version__,
@@ -161,6 +175,15 @@ def save(job: Job, seed: int, metrics: dict[str, float], facts: dict[str, Any]) 
     }
     records.save(job.folder, records.new(config, job.key, seed, metrics, **facts))
     job.log.result(seed, metrics)
+
+
+def _unlabelled(job: Job, split: splits.Split | None) -> dict[str, Any]:
+    """How many unlabelled rows the training drew on, and in which order; of a classifier, that of its M1."""
+    if schema.is_estimator(job.config):
+        return {"pool": None, "order": None}
+    of_m1 = schema.is_supervised(job.config)
+    pool = job.pool if split is None or of_m1 else len(split.unlabelled)
+    return {"pool": pool, "order": job.config.data.order}
 
 
 def _device_name(device: torch.device) -> str:

@@ -151,10 +151,24 @@ def _splits(config: Config, source: sources.Source) -> dict[int, splits.Split]:
                 f"{config.split.file} labels rows of class {hidden[0]}, which is hidden; leave it out of "
                 "classes.hidden, or add it to classes.labelled"
             )
+        _check_pool(config, source, published)
         return dict.fromkeys(config.seeds, published)
     seed_of = {seed: seed if config.split_seed is None else config.split_seed for seed in config.seeds}
-    in_pool = config.data.labelled_in_pool
-    return {seed: splits.draw(source, config.labels, seed_of[seed], in_pool, labelled) for seed in config.seeds}
+    in_pool, validation = config.data.labelled_in_pool, config.data.pool == "train+validation"
+    return {
+        seed: splits.draw(source, config.labels, seed_of[seed], in_pool, labelled, validation) for seed in config.seeds
+    }
+
+
+def _check_pool(config: Config, source: sources.Source, published: splits.Split) -> None:
+    pool = published.unlabelled
+    has = not isinstance(pool, splits.Rest) and int(pool.max()) >= source.num_train
+    if has != (config.data.pool == "train+validation"):
+        remedy = "train+validation" if has else "train"
+        raise UserError(
+            f"{config.split.file} has {'' if has else 'no '}validation rows in its pool but data.pool="
+            f"{config.data.pool}; use data.pool={remedy}"
+        )
 
 
 def _groups(job: Job, missing: Sequence[int], num_devices: int) -> list[list[int]]:

@@ -127,6 +127,20 @@ def test_splits_without_a_label_are_as_none() -> None:
         assert batch.y_labelled.shape == (3, 0, K)
 
 
+@pytest.mark.parametrize("labels", [0, 6])
+def test_rows_in_the_order_of_their_classes(labels: int) -> None:
+    targets = torch.from_numpy(np.random.default_rng(0).integers(K, size=40))
+    splits = [split_of(labels, 40 - labels, seed) for seed in SEEDS] if labels else None
+    budget, inputs = BudgetConfig(updates_per_epoch=5), Pixels(torch.zeros(40, 2, dtype=torch.uint8))
+    data = SeededDataModule(inputs, targets, K, splits, 36, SEEDS, budget, torch.device("cpu"), pool=38, by_class=True)
+    rows = dealt(data, 0)
+    assert torch.equal(rows.unlabelled, dealt(data, 1).unlabelled), "the same in every epoch"
+    for s, seed in enumerate(SEEDS):
+        pool = split_of(labels, 40 - labels, seed).unlabelled if labels else np.arange(38)
+        expected = pool[np.argsort(targets.numpy()[pool], kind="stable")]
+        assert rows.unlabelled[:, s].flatten().tolist() == expected[: 5 * (len(pool) // 5)].tolist()
+
+
 # --- A function of (seed, epoch)
 
 

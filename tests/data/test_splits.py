@@ -178,6 +178,24 @@ def test_numbers_of_labels_that_labelled_classes_cannot_have(labels: int, senten
         draw(synthetic([3, 11, 16]), labels, 0, classes=[1, 2])
 
 
+@given(some_sources, seeds, st.booleans())
+def test_validation_rows_in_the_pool_are_never_labelled(
+    tmp_path_factory: pytest.TempPathFactory, source: Source, seed: int, in_pool: bool
+) -> None:
+    split = draw(source, source.num_classes, seed, in_pool, validation_in_pool=True)
+    np.testing.assert_array_equal(split.labelled, draw(source, source.num_classes, seed).labelled)
+    rows = np.arange(len(source.train_y))
+    np.testing.assert_array_equal(split.unlabelled, rows if in_pool else np.setdiff1d(rows, split.labelled))
+    path = tmp_path_factory.mktemp("manifests") / "split.json"
+    save(split, path)
+    assert same(load_manifest(path, source), split)
+
+
+def test_all_training_rows_can_be_labelled_where_validation_rows_are_not() -> None:
+    split = draw(synthetic([5, 9], num_validation=4), 14, 0, validation_in_pool=True)
+    assert split.unlabelled.tolist() == [14, 15, 16, 17]
+
+
 @pytest.mark.parametrize("in_pool", [False, True])
 def test_no_labels_at_all(tmp_path: Path, in_pool: bool) -> None:
     source = synthetic([5, 9])
@@ -351,7 +369,7 @@ def test_a_right_checksum_over_wrong_rows(tmp_path: Path, change: dict[str, Any]
         ([0, 1], [2, 2], None, "repeats unlabelled rows"),
         ([0, 10], [1, 2], None, "names labelled rows outside the 10 training rows of toy"),
         ([0, -1], [1, 2], None, "names labelled rows outside"),
-        ([0, 1], [2, 10], None, "names unlabelled rows outside"),
+        ([0, 1], [2, 17], None, "names unlabelled rows outside the 17 training rows of toy"),
         ([0, 1], [1, 2], None, "has 1 of its 2 labelled rows in the unlabelled pool"),
         ([0, 1], [], None, "has no unlabelled rows"),
         ([0, 1], [2, 3], (3, 9), r"tells class counts \[3, 9\]"),
