@@ -4,8 +4,9 @@
     python scripts/draw_models.py m2 sdgm
 
 What is drawn is read from a model's factor lists. Circles are random variables: shaded where they are observed, half
-shaded where labelled rows alone show them; diamonds are functions of what points at them. Arrows of p are solid, those
-of q are dashed. Everything in a picture carries its name, so that a test can read it back.
+shaded where labelled rows alone show them; diamonds are functions of what points at them, shaded where p is given their
+value. Arrows of p are solid, those of q are dashed. Everything in a picture carries its name, so that a test can read
+it back.
 """
 
 import sys
@@ -28,6 +29,7 @@ COLOURS = {"p": "#0072B2", "q": "#D55E00"}  # Okabe and Ito's, which colour-blin
 TITLES = {"p": "generative model $p$", "q": "inference model $q$"}
 SHADE, RADIUS, INCH = "0.78", 0.29, 0.55  # of an observed variable; of a circle; of a unit of length
 PLACES = {"x": (0.0, 0.0), "y": (-1.05, 2.0), "z": (1.05, 2.0)}  # what has no place of its own is in the middle
+LIKE = {"z2": "z", "c": "y"}  # variables in the place of others
 MIDDLE, TOP = (0.0, 1.12), (0.0, 2.0)
 PANEL = (-1.6, -0.6, 3.2, 3.1)  # left, bottom, width and height of the plate around them
 
@@ -35,7 +37,7 @@ PANEL = (-1.6, -0.6, 3.2, 3.1)  # left, bottom, width and height of the plate ar
 class Graph(NamedTuple):
     """Variables with what is known of them, and the arrows (parent, child) of p and q."""
 
-    kinds: dict[str, str]  # observed, partly (observed), latent or function
+    kinds: dict[str, str]  # observed, partly (observed), latent, function, or given: a function's value that p is given
     arrows: dict[str, list[tuple[str, str]]]
 
 
@@ -55,9 +57,12 @@ def graph(model: DeepGenerativeModel) -> Graph:
     """What there is to draw of a model, with the M1 under a stack."""
     f = model.factorisation
     kinds, arrows = {f.observed: "observed"}, {"p": [], "q": []}
+    parents_in_p = {parent for factor in f.p.values() for parent in factor.parents}
     for name in f.q:
-        labels_show_it = name == "y" and not f.relaxed
-        kinds[name] = "partly" if labels_show_it else "latent" if name in f.latents else "function"
+        if name in f.latents:
+            kinds[name] = "partly" if name == "y" and not f.relaxed else "latent"
+        else:
+            kinds[name] = "given" if name in parents_in_p else "function"
     for side, factors in (("p", f.p), ("q", f.q)):
         arrows[side] += [(parent, name) for name, factor in factors.items() for parent in factor.parents]
     if f.observed != "x":
@@ -107,7 +112,7 @@ def place(name: str, g: Graph) -> tuple[float, float]:
     """x at the bottom, y and z at the top, anything else between; z above x where there is nothing else."""
     if name == "z" and set(g.kinds) == {"x", "z"}:
         return TOP
-    return PLACES.get("z" if name == "z2" else name, MIDDLE)
+    return PLACES.get(LIKE.get(name, name), MIDDLE)
 
 
 def _panel(axes: Any, g: Graph, side: str, shift: float) -> None:
@@ -117,14 +122,15 @@ def _panel(axes: Any, g: Graph, side: str, shift: float) -> None:
         if kind == "function" and not any(name in arrow for arrow in g.arrows[side]):
             continue
         (x, y), line = places[name], {"lw": 1.1, "ec": "black", "zorder": 3}
-        if kind == "function":
+        line["fc"] = SHADE if kind in ("observed", "given") else "white"
+        if kind in ("function", "given"):
             r = 1.2 * RADIUS
-            shape = Polygon([(x - r, y), (x, y - r), (x + r, y), (x, y + r)], closed=True, fc="white", **line)
+            shape = Polygon([(x - r, y), (x, y - r), (x + r, y), (x, y + r)], closed=True, **line)
         else:
-            shape = Circle((x, y), RADIUS, fc=SHADE if kind == "observed" else "white", **line)
+            shape = Circle((x, y), RADIUS, **line)
         if kind == "partly":
             axes.add_patch(Wedge((x, y), RADIUS, 135, 315, fc=SHADE, lw=0, zorder=4))
-            axes.add_patch(Circle((x, y), RADIUS, fill=False, **(line | {"zorder": 5})))
+            axes.add_patch(Circle((x, y), RADIUS, **(line | {"fc": "none", "zorder": 5})))
         shape.set_gid(f"{side}.{name}.{kind}")
         shapes[name] = axes.add_patch(shape)
         letter, number = name[:1], name[1:]
