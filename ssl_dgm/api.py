@@ -166,7 +166,7 @@ class Fitted:
         """
         if not isinstance(self.model, DeepGenerativeModel):
             raise UserError(f"{self.record['model']} generates nothing; use model=m1, m2 or m1m2")
-        classes, one_hot = self._job.source.num_classes, None
+        classes, one_hot = self._job.slots.num_slots, None
         if y is not None and not (self.model.has_classes and 0 <= y < classes):
             known = f"there are 0 to {classes - 1}" if self.model.has_classes else "the model has no classes"
             raise UserError(f"y={y} is no class; {known}")

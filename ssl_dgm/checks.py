@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from ssl_dgm.config import Config, Stage, UserError, first_stage, flatten
+from ssl_dgm.config import Config, Stage, UserError, first_stage, flatten, is_supervised
 
 CHOICES = {
     "classifier": ("none", "logistic", "svm", "knn"),
@@ -143,11 +143,33 @@ def check(config: Config) -> None:
             raise UserError(f"{prefix}budget.labelled_per_step={per_step} is unknown; use share, all or a number")
     if config.labels < 0:
         raise UserError(f"labels={config.labels} is not positive; use for example labels=100, or 0 for clusters")
+    _check_classes(config)
     _check_memmap(config)
     if config.time_limit is not None:
         seconds(config.time_limit)
     if config.csv is not None and Path(config.csv).is_dir():
         raise UserError(f"csv={config.csv} is a folder; name a file in it, for example csv={config.csv}/rows.csv")
+
+
+def _check_classes(config: Config) -> None:
+    """Refuses classes that contradict each other or the number of labels; what the data have is checked with them."""
+    labelled, hidden, extra = config.classes.labelled, config.classes.hidden, config.classes.extra
+    for name, classes in (("labelled", labelled), ("hidden", hidden)):
+        if classes is not None and (len(set(classes)) < len(classes) or min(classes, default=0) < 0):
+            raise UserError(f"classes.{name}={list(classes)} is no list of classes; use for example [0,1,2], each once")
+    if both := sorted({*(labelled or ())} & {*(hidden or ())}):
+        raise UserError(f"class {both[0]} is in classes.labelled and in classes.hidden; leave it out of one")
+    if extra < 0:
+        raise UserError(f"classes.extra={extra} is negative; use 0 or a number of slots")
+    if config.labels and labelled is not None and not labelled:
+        raise UserError(f"classes.labelled=[] labels no class and labels={config.labels}; use labels=0 for clusters")
+    if config.labels == 0 and (labelled or hidden):
+        name = "labelled" if labelled else "hidden"
+        told = f"classes.{name}={list(labelled or hidden or ())}"
+        raise UserError(f"labels=0 labels no class, whatever {told} says; use classes.{name}=null")
+    if config.labels == 0 and is_supervised(config):
+        what = "model=nn" if config.model.name == "nn" else f"model={config.model.name} classifier={config.classifier}"
+        raise UserError(f"labels=0 leaves {what} nothing to learn from; use for example labels=100, or model=m2")
 
 
 def _check_memmap(config: Config) -> None:

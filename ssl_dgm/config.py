@@ -223,7 +223,7 @@ UNUSED_BY_ESTIMATOR = (
     "objective", "optimizer", "budget", "m1_seed", "classifier", "features", "classify",
     "generative_samples", "prediction_draws", "likelihood_samples", "selection", "network.name", "network.activation",
     "network.init", "network.init_sd", "network.norm", "model.z_dim", "model.a_dim", "model.h_dim", "model.likelihood",
-    "model.mse_scale", "model.q_log_var", "model.min_unit_sd",
+    "model.mse_scale", "model.q_log_var", "model.min_unit_sd", "classes.extra", "data.order",
 )  # fmt: skip
 
 

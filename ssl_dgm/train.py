@@ -63,7 +63,7 @@ def say(line: str) -> None:
 
 def baseline_of(config: Config) -> Config | None:
     """The supervised network on the same labels that stands beside a model; None where it would say nothing."""
-    if config.baseline is None or schema.is_estimator(config) or not schema.needs_labels(config):
+    if config.baseline is None or schema.is_estimator(config) or not schema.needs_labels(config) or not config.labels:
         return None
     return dataclasses.replace(
         config, model=ModelConfig(name=config.baseline), network=NetworkConfig(), m1=None, baseline=None

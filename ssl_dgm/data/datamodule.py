@@ -110,8 +110,9 @@ class SeededDataModule(pl.LightningDataModule):
     Args:
         inputs: all rows, training and validation.
         targets: class of every row, [N].
-        num_classes: K.
-        splits: one per seed; None for a model that uses no labels, which then sees all `num_train` rows.
+        num_slots: K, the values of y, of which the classes are the first.
+        splits: one per seed, all with as many labelled rows, perhaps none; None for a model that uses no labels, which
+            then sees all `num_train` rows.
         num_train: rows before the validation rows.
         seeds: the S seeds.
         budget: says how an epoch is cut into updates.
@@ -124,7 +125,7 @@ class SeededDataModule(pl.LightningDataModule):
         self,
         inputs: Inputs,
         targets: Tensor,
-        num_classes: int,
+        num_slots: int,
         splits: Sequence[Split] | None,
         num_train: int,
         seeds: Sequence[int],
@@ -135,7 +136,7 @@ class SeededDataModule(pl.LightningDataModule):
         super().__init__()
         self.inputs, self.num_train, self.num_rows = inputs.to(device), num_train, len(targets)
         home = torch.device("cpu") if shared_order else device
-        self.targets, self.one_hot = targets.to(home), torch.eye(num_classes, device=device)
+        self.targets, self.one_hot = targets.to(home), torch.eye(num_slots, device=device)
         if splits is None:
             self.labelled = torch.empty(len(seeds), 0, dtype=torch.long, device=home)
         else:

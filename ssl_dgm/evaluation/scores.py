@@ -67,11 +67,16 @@ def error(log_probs: Tensor, targets: Tensor) -> Tensor:
 
 @torch.no_grad()
 def posteriors(model: DeepGenerativeModel, inputs: Inputs, num_rows: int, seed_index: int = 0) -> Posteriors:
-    """q(z | x) of every row at its mean, for one seed of a model without classes."""
-    factor, parts = model.factorisation.q["z"], []
+    """q(z | x) of every row at its mean, for one seed of a model without classes; at the mean of what q draws before."""
+    factors, parts = model.factorisation.q, []
 
     def gaussian(x: Tensor) -> tuple[Tensor, Tensor]:
-        q = factor({"x": x})
+        values = {"x": x}
+        for name, factor in factors.items():
+            if name == "z":
+                break
+            values[name] = factor(values).mean
+        q = factors["z"](values)
         return q.mean, q.log_var
 
     for rows in blocks(num_rows, max(model.stage.network.hidden), model.device):

@@ -36,7 +36,7 @@ class DeepGenerativeModel(pl.LightningModule):
     Args:
         stage: the settings of this optimisation.
         x_dim: D of the observed variable.
-        num_classes: K.
+        num_classes: K, slots that belong to no class included.
         seeds: the S seeds, each of which initialises, and draws noise for, its own replica.
         num_labelled: N_l; 0 for a model without labels.
         num_unlabelled: N_u.
@@ -44,6 +44,7 @@ class DeepGenerativeModel(pl.LightningModule):
         replicas_mode: 'vmap', 'loop' or 'auto' (see `replicas.over_seeds`).
         prediction_draws: of what q draws before y, for predicted classes.
         prior: p(y); None: uniform.
+        condition: bool [D], the part of x on which a conditional model is conditioned.
     """
 
     def __init__(
@@ -58,9 +59,10 @@ class DeepGenerativeModel(pl.LightningModule):
         replicas_mode: str = "auto",
         prediction_draws: int = 100,
         prior: Sequence[float] | None = None,
+        condition: Tensor | None = None,
     ) -> None:
         super().__init__()
-        self.prediction_draws, self.prior = prediction_draws, prior
+        self.prediction_draws, self.prior, self.condition = prediction_draws, prior, condition
         self.stage, self.seeds, self.replicas_mode = stage, tuple(seeds), replicas_mode
         self.x_dim, self.num_classes, self.trials = x_dim, num_classes, trials
         self.num_labelled, self.num_unlabelled = num_labelled, num_unlabelled
@@ -78,6 +80,11 @@ class DeepGenerativeModel(pl.LightningModule):
         """Size of every variable by name."""
         m = self.stage.model
         return {"x": self.x_dim, "y": self.num_classes, "z": m.z_dim, "a": m.a_dim, "h": m.h_dim}
+
+    @property
+    def log_var_parents(self) -> str:
+        """Parents of the log-variance of q(z | x, y): all, or what is observed alone."""
+        return "all" if self.stage.model.q_log_var == "all" else next(iter(self.dims()))
 
     def factors(self, f: Factors) -> Factorisation:
         """The model's two lists."""

@@ -13,5 +13,5 @@ class M2(DeepGenerativeModel):
     def factors(self, f: Factors) -> Factorisation:
         return Factorisation(
             p=[f.prior("y"), f.standard("z"), f.likelihood("x | y z")],
-            q=[f.categorical("y | x"), f.normal("z | x y")],
+            q=[f.categorical("y | x"), f.normal("z | x y", log_var=self.log_var_parents)],
         )

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_dgm.probability.distributions import Bernoulli, Categorical, Distribution, Gaussian
-from ssl_dgm.probability.networks import Architecture, Network, Values
+from ssl_dgm.probability.networks import Architecture, Network, Values, rows
 
 
 class Factor(nn.Module):
@@ -134,21 +134,42 @@ class RelaxedCategoricalFactor(CategoricalFactor):
         return dataclasses.replace(super().forward(values), temperature=self.temperature)
 
 
-class Features(Factor):
-    """h = g(x): a function and no density, whose value later factors see."""
+class Deterministic(Factor):
+    """A function and no density, 'h = g(x)', whose value the factors after it see."""
+
+    function = "g"
+
+    def label(self, letter: str) -> str:
+        """'h = g(x)'."""
+        return f"{self.name} = {self.function}({', '.join(self.parents)})"
+
+
+class Features(Deterministic):
+    """h = g(x), a network."""
 
     def __init__(self, name: str, dim: int, parents: dict[str, int], network: nn.Module) -> None:
         super().__init__(name, tuple(parents))
         self.dim, self.network = dim, network
 
     def forward(self, values: Values) -> Tensor:  # type: ignore[override]
-        """[B, H] of the parent's value [B, D]."""
-        (parent,) = self.parents
-        return self.network(values[parent])
+        """[B, H] of the parents' values [B, D]."""
+        return self.network(values)["h"]
 
-    def label(self, letter: str) -> str:
-        """'h = g(x)'."""
-        return f"{self.name} = g({', '.join(self.parents)})"
+
+class Part(Deterministic):
+    """c, the elements of x that a mask [D] tells: given, and not inferred."""
+
+    function = "part"
+    index: Tensor
+
+    def __init__(self, name: str, parent: str, mask: Tensor) -> None:
+        super().__init__(name, (parent,))
+        self.register_buffer("index", mask.nonzero()[:, 0], persistent=False)
+        self.dim = int(mask.sum())
+
+    def forward(self, values: Values) -> Tensor:  # type: ignore[override]
+        """[B, C] of x [B, D]."""
+        return rows(values[self.parents[0]]).index_select(-1, self.index)
 
 
 class Factorisation(nn.Module):
@@ -182,7 +203,13 @@ class Factorisation(nn.Module):
     @property
     def latents(self) -> tuple[str, ...]:
         """What q draws, y included, in its order; not the deterministic features."""
-        return tuple(name for name, factor in self.q.items() if not isinstance(factor, Features))
+        return tuple(name for name, factor in self.q.items() if not isinstance(factor, Deterministic))
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """What p is conditioned on and does not draw."""
+        parents = {parent for factor in self.p.values() for parent in factor.parents}
+        return tuple(name for name in self.q if name in parents and name not in self.p)
 
     @property
     def before_y(self) -> tuple[str, ...]:
@@ -231,12 +258,13 @@ class Factorisation(nn.Module):
     def __str__(self) -> str:
         """'p(x, z) = p(z) p(x | z)        q(z | x) = q(z | x)'."""
         names = sorted(self.latents)
-        p = f"p({', '.join(sorted(self.p, key=[self.observed, *names].index))}) = "
+        given = f" | {', '.join(self.conditions)}" if self.conditions else ""
+        p = f"p({', '.join(sorted(self.p, key=[self.observed, *names].index))}{given}) = "
         q = f"q({', '.join(names)} | {self.observed}) = "
         p += " ".join(factor.label("p") for factor in self.p.values())
         q += " ".join(self.q[name].label("q") for name in self.latents)
-        given = [factor.label("q") for name, factor in self.q.items() if name not in self.latents]
-        return ", ".join([p + "        " + q, *given])
+        functions = [factor.label("q") for name, factor in self.q.items() if name not in self.latents]
+        return ", ".join([p + "        " + q, *functions])
 
 
 class Factors:
@@ -304,3 +332,14 @@ class Factors:
     def relaxed(self, notation: str, hidden: Sequence[int] | None = None) -> Factor:
         """A softmax over the classes of which training takes one Gumbel-Softmax draw."""
         return self._build(RelaxedCategoricalFactor, notation, hidden)
+
+    def features(self, notation: str) -> Factor:
+        """h = g(x), which what q draws sees in the place of x."""
+        name, _, parent = (part.strip() for part in notation.partition("|"))
+        parents = {parent: self.dims[parent]}
+        return Features(name, self.dims[name], parents, Network(parents, {"h": self.dims[name]}, self.architecture))
+
+    def part(self, notation: str, mask: Tensor) -> Factor:
+        """c, the elements of x that a mask [D] tells."""
+        name, _, parent = (part.strip() for part in notation.partition("|"))
+        return Part(name, parent, mask)

@@ -16,6 +16,7 @@ from ssl_dgm.data import sources, splits
 from ssl_dgm.data.datamodule import SeededDataModule
 from ssl_dgm.data.inputs import Inputs, OnDisk, Pixels, Posteriors
 from ssl_dgm.data.shards import Shards
+from ssl_dgm.data.slots import Slots
 from ssl_dgm.models.base import DeepGenerativeModel
 from ssl_dgm.training.loggers import Log
 
@@ -60,6 +61,11 @@ class Job:
     # Asked at the start: the checkout may have moved on by the end.
     git_commit: str = field(default_factory=records.git_commit)
 
+    @property
+    def slots(self) -> Slots:
+        """What the values of y stand for."""
+        return Slots.of(self.config, self.source)
+
 
 @dataclass
 class FirstStage:
@@ -81,7 +87,10 @@ def outline(config: Config, source: sources.Source) -> DeepGenerativeModel:
     """The model with one unit per latent, for its factorisation's text."""
     small = dataclasses.replace(config.network, hidden=[1])
     stage = schema.Stage(config.model, small, config.objective, config.optimizer, config.budget)
-    return models.create(stage, x_dim=1, num_classes=source.num_classes, seeds=[0], num_labelled=0, num_unlabelled=1)
+    slots = Slots.of(config, source)
+    return models.create(
+        stage, x_dim=1, num_classes=slots.num_slots, prior=slots.prior, seeds=[0], num_labelled=0, num_unlabelled=1
+    )
 
 
 def create(job: Job, seeds: Sequence[int], x_dim: int) -> DeepGenerativeModel:
@@ -90,7 +99,8 @@ def create(job: Job, seeds: Sequence[int], x_dim: int) -> DeepGenerativeModel:
     return models.create(
         config,
         x_dim=x_dim,
-        num_classes=job.source.num_classes,
+        num_classes=job.slots.num_slots,
+        prior=job.slots.prior,
         seeds=seeds,
         num_labelled=0 if split is None else len(split.labelled),
         num_unlabelled=job.source.num_train if split is None else len(split.unlabelled),
@@ -114,7 +124,7 @@ def data_module(job: Job, train: Inputs, seeds: Sequence[int]) -> SeededDataModu
     """The batches of these seeds, whose rows `train` has."""
     source = job.source
     return SeededDataModule(
-        train, torch.from_numpy(source.train_y), source.num_classes,
+        train, torch.from_numpy(source.train_y), job.slots.num_slots,
         [job.splits[seed] for seed in seeds] if job.splits else None, source.num_train, seeds, job.config.budget,
         job.device, shared_order=isinstance(source.train_x, Shards),
     )  # fmt: skip

@@ -117,6 +117,16 @@ def test_without_labels_all_training_rows_are_unlabelled() -> None:
     assert batch.x_labelled.shape == (3, 0, 2) and batch.y_labelled.shape == (3, 0, K)
 
 
+def test_splits_without_a_label_are_as_none() -> None:
+    empty = [Split(np.empty(0, np.int64), np.arange(30), "toy", "", K, (), seed) for seed in SEEDS]
+    inputs, targets = Pixels(torch.zeros(34, 2, dtype=torch.uint8)), torch.arange(34) % K
+    for splits in (None, empty):
+        data = SeededDataModule(inputs, targets, K, splits, 30, SEEDS, BudgetConfig(), torch.device("cpu"))
+        batch = data.batch(0, 0)
+        assert (data.updates, data.labelled_per_step, data.unlabelled_per_step) == (30, 0, 1)
+        assert batch.y_labelled.shape == (3, 0, K)
+
+
 # --- A function of (seed, epoch)
 
 
