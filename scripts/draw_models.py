@@ -41,12 +41,6 @@ class Graph(NamedTuple):
     arrows: dict[str, list[tuple[str, str]]]
 
 
-def names() -> list[str]:
-    """Every model that has a file of settings and a module of its own."""
-    known = sorted(path.stem for path in (ROOT / "conf" / "model").glob("*.yaml"))
-    return [name for name in known if (Path(models.__file__).parent / f"{name}.py").exists()]
-
-
 def small(name: str) -> DeepGenerativeModel:
     """A model of one unit of everything: its lists are those of any size."""
     stage = Stage(model=ModelConfig(name, z_dim=1, a_dim=1, h_dim=1), network=NetworkConfig(hidden=[1]))
@@ -149,7 +143,7 @@ def _panel(axes: Any, g: Graph, side: str, shift: float) -> None:
 def main() -> None:
     """Draws the models that are named, or all."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    for name in sys.argv[1:] or names():
+    for name in sys.argv[1:] or models.names():
         draw(graph(small(name)), FOLDER / f"{name}.svg")
 
 
