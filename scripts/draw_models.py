@@ -51,12 +51,11 @@ def graph(model: DeepGenerativeModel) -> Graph:
     """What there is to draw of a model, with the M1 under a stack."""
     f = model.factorisation
     kinds, arrows = {f.observed: "observed"}, {"p": [], "q": []}
-    parents_in_p = {parent for factor in f.p.values() for parent in factor.parents}
     for name in f.q:
         if name in f.latents:
             kinds[name] = "partly" if name == "y" and not f.relaxed else "latent"
         else:
-            kinds[name] = "given" if name in parents_in_p else "function"
+            kinds[name] = "given" if name in f.conditions else "function"
     for side, factors in (("p", f.p), ("q", f.q)):
         arrows[side] += [(parent, name) for name, factor in factors.items() for parent in factor.parents]
     if f.observed != "x":
