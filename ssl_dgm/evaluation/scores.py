@@ -67,7 +67,7 @@ def error(log_probs: Tensor, targets: Tensor) -> Tensor:
 
 @torch.no_grad()
 def posteriors(model: DeepGenerativeModel, inputs: Inputs, num_rows: int, seed_index: int = 0) -> Posteriors:
-    """q(z | x) of every row at its mean, for one seed of a model without classes; at the mean of what q draws before."""
+    """q(z | x) of every row's mean, for one seed of a model without classes, at the means of what q draws before z."""
     factors, parts = model.factorisation.q, []
 
     def gaussian(x: Tensor) -> tuple[Tensor, Tensor]:

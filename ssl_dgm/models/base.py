@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ssl_dgm.config import Stage
 from ssl_dgm.data.datamodule import Batch, Part
+from ssl_dgm.models.attribution import cluster_error
 from ssl_dgm.models.captured import Captured, make_capturable
 from ssl_dgm.models.compiled import Compiled
 from ssl_dgm.models.objective import Noise, Objective, Shares
@@ -73,7 +74,9 @@ class DeepGenerativeModel(pl.LightningModule):
         self.all_losses: Callable[..., dict[str, Tensor]] = partial(self.per_seed, self.losses)  # each [S]
         self.captured: Captured | None = None
         self.terms: dict[str, Tensor] = {}  # of the last update, [S]
-        self.scores: list[Tensor] = []  # of the validation rows so far, [S, B]
+        self.free_slots = False  # whether values of y are attributed to classes by the validation rows
+        self.scores: list[Tensor] = []  # of the validation rows so far, or the values of y predicted for them, [S, B]
+        self.given: list[Tensor] = []  # their classes, one-hot [B, K]
         self.validation: dict[str, Tensor] = {}  # their mean by name, [S]
 
     def dims(self) -> dict[str, int]:
@@ -292,7 +295,7 @@ class DeepGenerativeModel(pl.LightningModule):
     # Validation, all seeds
 
     def on_validation_epoch_start(self) -> None:
-        self.scores = []
+        self.scores, self.given = [], []
         self.validation_streams = Streams(self.seeds, "validation", self.device)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -303,12 +306,15 @@ class DeepGenerativeModel(pl.LightningModule):
         noise = self.noise(self.validation_streams, x=f.noise_shapes(len(x), draws))["x"]
         if self.has_classes:
             predicted = self.per_seed(lambda one: self.log_q_y(x, one), noise).argmax(-1)
-            self.scores.append((predicted != y.argmax(-1)).float())
+            self.scores.append(predicted if self.free_slots else (predicted != y.argmax(-1)).float())
+            self.given.append(y)
         else:
             self.scores.append(self.per_seed(lambda one: self.bound(x, one), noise))
 
     def on_validation_epoch_end(self) -> None:
-        self.validation = {self.score: torch.cat(self.scores, -1).mean(-1)}
+        scores = torch.cat(self.scores, -1)
+        attributed = self.has_classes and self.free_slots
+        self.validation = {self.score: cluster_error(scores, torch.cat(self.given)) if attributed else scores.mean(-1)}
 
     # Kept, since a run that ended after its last epoch but before its record does not validate again.
 

@@ -9,8 +9,8 @@ from ssl_dgm.probability.factors import Factorisation, Factors
 class CVAE(DeepGenerativeModel):
     """p(x, z | c) = p(z) p(x | c, z)        q(z | x) = q(z | x), c = part(x)
 
-    The slides on Auto-Encoding Variational Bayes, 'conditional generation': c, the central pixels (condition=center), is
-    always given and stands where y does in M2. A draw of z completes the picture around it.
+    The slides on Auto-Encoding Variational Bayes, 'conditional generation': c, the central pixels (condition=center),
+    is always given and stands where y does in M2. A draw of z completes the picture around it.
     """
 
     def dims(self) -> dict[str, int]:

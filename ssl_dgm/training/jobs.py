@@ -96,7 +96,7 @@ def outline(config: Config, source: sources.Source) -> DeepGenerativeModel:
 def create(job: Job, seeds: Sequence[int], x_dim: int) -> DeepGenerativeModel:
     """The job's model for these seeds, freshly initialised."""
     config, split = job.config, next(iter(job.splits.values()), None)
-    return models.create(
+    model = models.create(
         config,
         x_dim=x_dim,
         num_classes=job.slots.num_slots,
@@ -107,7 +107,10 @@ def create(job: Job, seeds: Sequence[int], x_dim: int) -> DeepGenerativeModel:
         trials=job.source.trials if job.config.data.pixels == "grey" else 1,
         replicas_mode=config.trainer.replicas,
         prediction_draws=config.prediction_draws,
+        condition=torch.from_numpy(job.source.central()) if config.condition == "center" else None,
     )
+    model.free_slots = job.slots.num_free > 0
+    return model
 
 
 def inputs(job: Job) -> tuple[Inputs, Inputs]:
