@@ -63,7 +63,7 @@ def lifted_structured(h: Tensor, classes: Tensor, margin: float) -> Tensor:
     d = _distances(h, h)
     same = classes @ classes.T > 0.5
     pairs = same & ~torch.eye(len(h), dtype=torch.bool, device=h.device)
-    # A finite stand-in for log 0: with -inf the gradient of a row without negatives would be NaN.
+    # A finite stand-in for log 0: with -inf, gradients would be NaN on their way back in a batch of one class.
     negatives = (margin - d).masked_fill(same, torch.finfo(d.dtype).min).logsumexp(1)  # [B]
     j = torch.logaddexp(negatives.unsqueeze(1), negatives) + d
     return j.where(pairs, 0.0).relu().square().sum() / (2 * pairs.sum().clamp(min=1))
