@@ -1,5 +1,6 @@
 """Every model that the package defines, small, with batches and noise for it."""
 
+import dataclasses
 import importlib
 import pkgutil
 from collections.abc import Iterator
@@ -40,8 +41,10 @@ def make(
 ) -> DeepGenerativeModel:
     """A small model; settings are those of the stage."""
     settings = {"network": NetworkConfig(hidden=[8]), "budget": BudgetConfig(epochs=4, updates_per_epoch=5)} | settings
-    stage = Stage(model=ModelConfig(name, z_dim=2), **settings)
+    stage = Stage(model=ModelConfig(name, z_dim=2, a_dim=3, h_dim=4), **settings)
     sizes = {"x_dim": x_dim, "num_classes": K, "seeds": seeds, "replicas_mode": mode}
+    if name == "cvae":
+        sizes["condition"] = torch.arange(x_dim) % 3 == 0
     model = models.create(stage, **sizes, num_labelled=0, num_unlabelled=NUM_TRAIN)
     if model.has_classes:
         sizes |= {"num_labelled": NUM_LABELLED, "num_unlabelled": NUM_TRAIN - NUM_LABELLED}
@@ -52,6 +55,14 @@ def make(
 def observes_bits(model: DeepGenerativeModel) -> bool:
     f = model.factorisation
     return isinstance(f.p[f.observed], BernoulliFactor)
+
+
+def is_relaxed(name: str) -> bool:
+    return make(name).factorisation.relaxed
+
+
+SUMMED = [name for name in NAMES if not is_relaxed(name)]  # y, if there is one, is summed out
+every_summed_model = pytest.mark.parametrize("name", SUMMED)
 
 
 def make_batch(model: DeepGenerativeModel, num_labelled: int = 4, num_unlabelled: int = 5) -> Batch:
@@ -67,10 +78,9 @@ def make_batch(model: DeepGenerativeModel, num_labelled: int = 4, num_unlabelled
 
 
 def make_noise(model: DeepGenerativeModel, batch: Batch, draws: int = 1) -> dict[str, dict[str, Tensor]]:
-    f = model.factorisation
-    unlabelled = f.noise_shapes(batch.x_unlabelled.shape[1], draws, enumerate_y=True)
-    labelled = f.noise_shapes(batch.x_labelled.shape[1], draws)
-    return model.noise(Streams(model.seeds, "test noise"), unlabelled=unlabelled, labelled=labelled)
+    objective = dataclasses.replace(model.objective, settings=dataclasses.replace(model.stage.objective, draws=draws))
+    shapes = objective.noise_shapes(model.factorisation, batch.x_labelled.shape[1], batch.x_unlabelled.shape[1])
+    return model.noise(Streams(model.seeds, "test noise"), **shapes)
 
 
 def roughen(model: DeepGenerativeModel) -> None:
