@@ -178,7 +178,8 @@ def test_one_batch_is_learnt_by_heart(name: str) -> None:
         optimizer.step()
         history.append(losses["loss"].detach())
     start, end = torch.stack(history[:10]).mean(0), torch.stack(history[-25:]).mean(0)
-    assert (start - end > 0.5 * start.abs()).all()
+    least = 0.2 if model.factorisation.relaxed else 0.5  # it pays for twice the rows, through fewer features
+    assert (start - end > least * start.abs()).all()
     if model.has_classes:
         noise = model.noise(streams, x=model.factorisation.noise_shapes(3))["x"]
         assert torch.equal(

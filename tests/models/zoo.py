@@ -37,17 +37,24 @@ every_mode = pytest.mark.parametrize("mode", ["loop", "vmap"])
 
 
 def make(
-    name: str, seeds: tuple[int, ...] = SEEDS, mode: str = "loop", x_dim: int = D, **settings: Any
+    name: str,
+    seeds: tuple[int, ...] = SEEDS,
+    mode: str = "loop",
+    x_dim: int = D,
+    num_labelled: int = NUM_LABELLED,
+    prior: tuple[float, ...] | None = None,
+    model_settings: dict[str, Any] | None = None,
+    **settings: Any,
 ) -> DeepGenerativeModel:
     """A small model; settings are those of the stage."""
     settings = {"network": NetworkConfig(hidden=[8]), "budget": BudgetConfig(epochs=4, updates_per_epoch=5)} | settings
-    stage = Stage(model=ModelConfig(name, z_dim=2, a_dim=3, h_dim=4), **settings)
-    sizes = {"x_dim": x_dim, "num_classes": K, "seeds": seeds, "replicas_mode": mode}
+    stage = Stage(model=ModelConfig(name, z_dim=2, a_dim=3, h_dim=4, **(model_settings or {})), **settings)
+    sizes = {"x_dim": x_dim, "num_classes": K, "seeds": seeds, "replicas_mode": mode, "prior": prior}
     if name == "cvae":
         sizes["condition"] = torch.arange(x_dim) % 3 == 0
     model = models.create(stage, **sizes, num_labelled=0, num_unlabelled=NUM_TRAIN)
     if model.has_classes:
-        sizes |= {"num_labelled": NUM_LABELLED, "num_unlabelled": NUM_TRAIN - NUM_LABELLED}
+        sizes |= {"num_labelled": num_labelled, "num_unlabelled": NUM_TRAIN - num_labelled}
         model = models.create(stage, **sizes)
     return model
 
