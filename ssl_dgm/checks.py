@@ -13,6 +13,7 @@ CHOICES = {
     "classifier": ("none", "logistic", "svm", "knn"),
     "features": ("mean", "sample"),
     "classify": ("discriminative", "generative"),
+    "condition": ("center",),
     "selection": ("last", "best_validation"),
     "data.pixels": ("sampled", "grey"),
     "budget.precision": ("32", "bf16", "tf32"),
@@ -133,7 +134,7 @@ def check(config: Config) -> None:
         stem = key.removeprefix("m1.")
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{key}={value} is not a finite number; use for example {_example(key)}")
-        if stem in CHOICES and value not in CHOICES[stem]:
+        if stem in CHOICES and value is not None and value not in CHOICES[stem]:
             raise UserError(f"{key}={value} is unknown; {nearest(str(value), list(CHOICES[stem]))}")
         if stem in POSITIVE and value is not None and value <= 0:
             raise UserError(f"{key}={value} is not positive; use for example {_example(key)}")
@@ -149,6 +150,11 @@ def check(config: Config) -> None:
     if config.labels < 0:
         raise UserError(f"labels={config.labels} is not positive; use for example labels=100, or 0 for clusters")
     _check_classes(config)
+    if (config.condition is None) == (config.model.name == "cvae"):
+        raise UserError(
+            f"condition={config.condition} is not for model={config.model.name}; use model=cvae condition=center, that "
+            "draws images around their centre, or leave it out"
+        )
     _check_memmap(config)
     if config.time_limit is not None:
         seconds(config.time_limit)

@@ -1,9 +1,9 @@
 """Pictures of a run: samples of its first seed, and the learning curves of all."""
 
 import io
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from ssl_dgm.files import write_atomic
 from ssl_dgm.models.base import DeepGenerativeModel
 from ssl_dgm.probability import bounds
+from ssl_dgm.probability.factors import Part
 from ssl_dgm.probability.generation import generate
 from ssl_dgm.probability.randomness import Streams
 from ssl_dgm.records import read_curves
@@ -32,6 +33,22 @@ def samples(model: DeepGenerativeModel, first: tuple[DeepGenerativeModel, Tensor
         return draw(model, first, STYLES * STYLES, None, streams).view(STYLES, STYLES, -1)
     y = bounds.classes(model.factorisation, next(model.parameters()))
     return draw(model, first, STYLES, y, streams).transpose(0, 1)
+
+
+@torch.no_grad()
+def completions(model: DeepGenerativeModel, x: Tensor) -> Tensor:
+    """Of every row x [R, D]: itself, what of it is given, and mean images that complete it, [R, 2 + STYLES, D].
+
+    Of the first seed of a conditional model.
+    """
+    f = model.factorisation
+    given = {name: f.q[name]({f.observed: x}) for name in f.conditions}
+    part = torch.zeros_like(x)
+    for name in f.conditions:
+        part[:, cast(Part, f.q[name]).index] = cast(Tensor, given[name])
+    noise = model.noise(Streams(model.seeds, "samples", model.device), x=f.noise_shapes(len(x), STYLES))["x"]
+    completed = model.per_seed(lambda one: generate(f, None, one, given), noise)[0, :, 0]  # [STYLES, R, D]
+    return torch.cat([x[:, None], part[:, None], completed.transpose(0, 1)], 1)
 
 
 def draw(
@@ -58,8 +75,13 @@ def draw(
     return x
 
 
-def save_samples(path: Path, images: np.ndarray, has_classes: bool, title: str) -> None:
-    """A grid of images [rows, columns, H, W] in [0, 1]."""
+def save_samples(path: Path, images: np.ndarray, columns_are: str, title: str, headings: Sequence[str] = ()) -> None:
+    """A grid of images [rows, columns, H, W] in [0, 1].
+
+    Args:
+        columns_are: what the axis below says; '' for columns that mean nothing.
+        headings: of the columns; their numbers by default.
+    """
     import matplotlib.pyplot as plt
 
     rows, columns, height, width = images.shape
@@ -73,11 +95,12 @@ def save_samples(path: Path, images: np.ndarray, has_classes: bool, title: str) 
     axes.spines[:].set_visible(False)
     axes.set_yticks([])
     axes.set_xticks([])
-    if has_classes:
-        axes.set_xticks([c * (width + 1) + 1 + width / 2 for c in range(columns)], [str(c) for c in range(columns)])
+    if columns_are:
+        places = [c * (width + 1) + 1 + width / 2 for c in range(columns)]
+        axes.set_xticks(places, list(headings) or [str(c) for c in range(columns)])
         axes.xaxis.tick_top()
         axes.tick_params(length=0)
-        axes.set_xlabel("columns: class y; rows: one draw of the latents each", fontsize=8)
+        axes.set_xlabel(columns_are, fontsize=8)
     axes.set_title(title, fontsize=10)
     _save(figure, path)
 

@@ -22,11 +22,14 @@ def blocks(num_rows: int, elements_per_row: int, device: torch.device) -> tuple[
 
 @torch.no_grad()
 def log_q_y(model: DeepGenerativeModel, inputs: Inputs, num_rows: int) -> Tensor:
-    """log q(y | x) of every row, [S, N, K], from the rows' means."""
-    parts = []
-    for rows in blocks(num_rows, max(model.stage.network.hidden), model.device):
+    """log q(y | x) of every row, [S, N, K], from the rows' means; probabilities are averaged over draws before y."""
+    f, streams, parts = model.factorisation, Streams(model.seeds, "evaluation classes", model.device), []
+    draws = model.prediction_draws if f.before_y else 1
+    for rows in blocks(num_rows, draws * max(model.stage.network.hidden), model.device):
         x = inputs.mean(rows).expand(len(model.seeds), -1, -1)
-        parts.append(model.per_seed(lambda one: model.log_q_y(one, {}), x))
+        shapes = {name: shape for name, shape in f.noise_shapes(len(rows), draws).items() if name in f.before_y}
+        noise = model.noise(streams, x=shapes)["x"] if shapes else {}
+        parts.append(model.per_seed(model.log_q_y, x, noise))
     return torch.cat(parts, 1)
 
 
@@ -70,11 +73,16 @@ def entropy(log_probs: Tensor) -> Tensor:
 
 @torch.no_grad()
 def posteriors(model: DeepGenerativeModel, inputs: Inputs, num_rows: int, seed_index: int = 0) -> Posteriors:
-    """q(z | x) of every row at its mean, for one seed of a model without classes."""
-    factor, parts = model.factorisation.q["z"], []
+    """q(z | x) of every row's mean, for one seed of a model without classes, at the means of what q draws before z."""
+    factors, parts = model.factorisation.q, []
 
     def gaussian(x: Tensor) -> tuple[Tensor, Tensor]:
-        q = factor({"x": x})
+        values = {"x": x}
+        for name, factor in factors.items():
+            if name == "z":
+                break
+            values[name] = factor(values).mean
+        q = factors["z"](values)
         return q.mean, q.log_var
 
     for rows in blocks(num_rows, max(model.stage.network.hidden), model.device):

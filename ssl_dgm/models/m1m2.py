@@ -17,7 +17,7 @@ class M1M2(DeepGenerativeModel):
 
     def factors(self, f: Factors) -> Factorisation:
         return Factorisation(
-            p=[f.uniform("y"), f.standard("z2"), f.normal("z1 | y z2")],
-            q=[f.categorical("y | z1"), f.normal("z2 | z1 y")],
+            p=[f.prior("y"), f.standard("z2"), f.normal("z1 | y z2")],
+            q=[f.categorical("y | z1"), f.normal("z2 | z1 y", log_var=self.log_var_parents)],
             observed="z1",
         )

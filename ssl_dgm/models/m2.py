@@ -12,6 +12,6 @@ class M2(DeepGenerativeModel):
 
     def factors(self, f: Factors) -> Factorisation:
         return Factorisation(
-            p=[f.uniform("y"), f.standard("z"), f.likelihood("x | y z")],
-            q=[f.categorical("y | x"), f.normal("z | x y")],
+            p=[f.prior("y"), f.standard("z"), f.likelihood("x | y z")],
+            q=[f.categorical("y | x"), f.normal("z | x y", log_var=self.log_var_parents)],
         )

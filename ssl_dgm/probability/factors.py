@@ -4,15 +4,17 @@ Shape legend: M draws, K classes (or 1), B rows. The observed variable enters as
 enumerated and as [B, K] when it is given, a latent as [M, 1, B, D] if q draws it before y and [M, K, B, D] if after.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_dgm.probability.distributions import Bernoulli, Categorical, Distribution, Gaussian
-from ssl_dgm.probability.networks import Architecture, Network, Values
+from ssl_dgm.probability.networks import Architecture, Network, Values, rows
 
 
 class Factor(nn.Module):
@@ -47,14 +49,14 @@ class StandardNormal(Factor):
         return Gaussian(self.zero, self.zero)
 
 
-class UniformCategorical(Factor):
-    """1/K for every class."""
+class GivenCategorical(Factor):
+    """Probabilities that are told, 1/K for every class or others."""
 
     log_probs: Tensor
 
-    def __init__(self, name: str, num_classes: int) -> None:
+    def __init__(self, name: str, probs: Sequence[float]) -> None:
         super().__init__(name)
-        self.register_buffer("log_probs", torch.full((num_classes,), -math.log(num_classes)), persistent=False)
+        self.register_buffer("log_probs", torch.tensor([math.log(p) for p in probs]), persistent=False)
 
     def forward(self, values: Values) -> Categorical:
         return Categorical(self.log_probs)
@@ -80,6 +82,21 @@ class NormalFactor(NetworkFactor):
         return Gaussian(**self.network(values))
 
 
+class SplitNormalFactor(NormalFactor):
+    """A Gaussian whose mean and log-variance have networks of their own, and different parents."""
+
+    heads = ("mean",)
+
+    def __init__(
+        self, name: str, dim: int, parents: dict[str, int], architecture: Architecture, log_var_parents: Sequence[str]
+    ) -> None:
+        super().__init__(name, dim, parents, architecture)
+        self.log_var = Network({p: parents[p] for p in log_var_parents}, {"log_var": dim}, architecture)
+
+    def forward(self, values: Values) -> Gaussian:
+        return Gaussian(**self.network(values), **self.log_var(values))
+
+
 class BernoulliFactor(NetworkFactor):
     """Independent Bernoulli pixels, or Binomial ones of several trials."""
 
@@ -96,7 +113,63 @@ class CategoricalFactor(NetworkFactor):
     heads = ("logits",)
 
     def forward(self, values: Values) -> Categorical:
-        return Categorical(F.log_softmax(self.network(values)["logits"], -1))
+        h = self.network.features(values)
+        return Categorical(F.log_softmax(self.network.outputs(h)["logits"], -1), features=h)
+
+
+class RelaxedCategoricalFactor(CategoricalFactor):
+    """softmax over K classes, drawn as a point of the simplex (Gumbel-Softmax) and not summed over.
+
+    Attributes:
+        temperature: of the draws, a scalar that training lowers; towards 0 they become one-hot.
+    """
+
+    temperature: Tensor
+
+    def __init__(self, name: str, dim: int, parents: dict[str, int], architecture: Architecture) -> None:
+        super().__init__(name, dim, parents, architecture)
+        self.register_buffer("temperature", torch.ones(()), persistent=False)
+
+    def forward(self, values: Values) -> Categorical:
+        return dataclasses.replace(super().forward(values), temperature=self.temperature)
+
+
+class Deterministic(Factor):
+    """A function and no density, 'h = g(x)', whose value the factors after it see."""
+
+    function = "g"
+
+    def label(self, letter: str) -> str:
+        """'h = g(x)'."""
+        return f"{self.name} = {self.function}({', '.join(self.parents)})"
+
+
+class Features(Deterministic):
+    """h = g(x), a network."""
+
+    def __init__(self, name: str, dim: int, parents: dict[str, int], network: nn.Module) -> None:
+        super().__init__(name, tuple(parents))
+        self.dim, self.network = dim, network
+
+    def forward(self, values: Values) -> Tensor:  # type: ignore[override]
+        """[B, H] of the parents' values [B, D]."""
+        return self.network(values)["h"]
+
+
+class Part(Deterministic):
+    """c, the elements of x that a mask [D] tells: given, and not inferred."""
+
+    function = "part"
+    index: Tensor
+
+    def __init__(self, name: str, parent: str, mask: Tensor) -> None:
+        super().__init__(name, (parent,))
+        self.register_buffer("index", mask.nonzero()[:, 0], persistent=False)
+        self.dim = int(mask.sum())
+
+    def forward(self, values: Values) -> Tensor:  # type: ignore[override]
+        """[B, C] of x [B, D]."""
+        return rows(values[self.parents[0]]).index_select(-1, self.index)
 
 
 class Factorisation(nn.Module):
@@ -119,13 +192,34 @@ class Factorisation(nn.Module):
         self.observed = observed
         self.p = nn.ModuleDict({factor.name: factor for factor in p})  # type: ignore[assignment]
         self.q = nn.ModuleDict({factor.name: factor for factor in q})  # type: ignore[assignment]
-        if set(self.p) != {observed, *self.q}:
-            raise ValueError(f"p draws {sorted(self.p)} but q and {observed} give {sorted([observed, *self.q])}")
+        if set(self.p) != {observed, *self.latents}:
+            raise ValueError(f"p draws {sorted(self.p)} but q and {observed} give {sorted([observed, *self.latents])}")
         known = [observed]
         for factor in q:
             if missing := set(factor.parents) - set(known):
                 raise ValueError(f"{factor.label('q')} needs {sorted(missing)} before it is drawn")
             known.append(factor.name)
+
+    @property
+    def latents(self) -> tuple[str, ...]:
+        """What q draws, y included, in its order; not the deterministic features."""
+        return tuple(name for name, factor in self.q.items() if not isinstance(factor, Deterministic))
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """What p is conditioned on and does not draw."""
+        parents = {parent for factor in self.p.values() for parent in factor.parents}
+        return tuple(name for name in self.q if name in parents and name not in self.p)
+
+    @property
+    def before_y(self) -> tuple[str, ...]:
+        """The latents that q draws before y."""
+        return self.latents[: self.latents.index("y")] if "y" in self.q else ()
+
+    @property
+    def relaxed(self) -> bool:
+        """Whether y is drawn as a point of the simplex in training, instead of being summed out."""
+        return isinstance(self.q["y"], RelaxedCategoricalFactor) if "y" in self.q else False
 
     @property
     def num_classes(self) -> int:
@@ -139,31 +233,38 @@ class Factorisation(nn.Module):
         return tuple(
             name
             for i, name in enumerate(order)
-            if i and isinstance(self.q[name], NormalFactor) and set(self.p[name].parents) <= set(order[:i])
+            if name in self.latents
+            and isinstance(self.q[name], NormalFactor)
+            and set(self.p[name].parents) <= set(order[:i])
         )
 
     def noise_shapes(
-        self, batch: int, draws: int = 1, enumerate_y: bool = False, incomplete: bool = False
+        self, batch: int, draws: int = 1, enumerate_y: bool = False, incomplete: bool = False, relaxed: bool = False
     ) -> dict[str, tuple[int, ...]]:
         """Shapes of the standard-normal noise that `bounds.trace` takes: [M, 1 or K, B, D] for every latent of q.
 
-        An `incomplete` enumeration of y takes some too, [M, K, B, 1].
+        An `incomplete` enumeration of y takes some too, [M, K, B, 1], and a `relaxed` y [M, 1, B, K].
         """
         shapes, classes = {}, 1
-        for name, factor in self.q.items():
+        for name in self.latents:
             if name == "y":
                 classes = self.num_classes if enumerate_y else 1
                 shapes |= {"y": (draws, classes, batch, 1)} if incomplete else {}
+                shapes |= {"y": (draws, 1, batch, self.num_classes)} if relaxed else {}
             else:
-                shapes[name] = (draws, classes, batch, factor.dim)
+                shapes[name] = (draws, classes, batch, self.q[name].dim)
         return shapes
 
     def __str__(self) -> str:
         """'p(x, z) = p(z) p(x | z)        q(z | x) = q(z | x)'."""
-        p = f"p({', '.join(sorted(self.p, key=[self.observed, *sorted(self.q)].index))}) = "
-        q = f"q({', '.join(sorted(self.q))} | {self.observed}) = "
+        names = sorted(self.latents)
+        given = f" | {', '.join(self.conditions)}" if self.conditions else ""
+        p = f"p({', '.join(sorted(self.p, key=[self.observed, *names].index))}{given}) = "
+        q = f"q({', '.join(names)} | {self.observed}) = "
         p += " ".join(factor.label("p") for factor in self.p.values())
-        return p + "        " + q + " ".join(factor.label("q") for factor in self.q.values())
+        q += " ".join(self.q[name].label("q") for name in self.latents)
+        functions = [factor.label("q") for name, factor in self.q.items() if name not in self.latents]
+        return ", ".join([p + "        " + q, *functions])
 
 
 class Factors:
@@ -188,13 +289,19 @@ class Factors:
         self._prior = prior
         self._likelihood = {"bernoulli": BernoulliFactor, "gaussian": NormalFactor}[likelihood]
 
-    def _build(self, kind: type[NetworkFactor], notation: str) -> NetworkFactor:
+    def _build(
+        self, kind: type[NetworkFactor], notation: str, hidden: Sequence[int] | None = None, **more: Any
+    ) -> NetworkFactor:
         name, _, parents = (part.strip() for part in notation.partition("|"))
-        return kind(name, self.dims[name], {p: self.dims[p] for p in parents.split()}, self.architecture)
+        architecture = self.architecture
+        if hidden is not None:
+            architecture = dataclasses.replace(architecture, hidden=tuple(hidden))
+        return kind(name, self.dims[name], {p: self.dims[p] for p in parents.split()}, architecture, **more)
 
-    def uniform(self, name: str) -> Factor:
-        """p(y) = 1/K."""
-        return UniformCategorical(name, self.dims[name])
+    def prior(self, name: str) -> Factor:
+        """p(y): 1/K, or what the prior tells."""
+        num_classes = self.dims[name]
+        return GivenCategorical(name, self._prior or [1 / num_classes] * num_classes)
 
     def standard(self, name: str) -> Factor:
         """p(z) = N(0, I)."""
@@ -207,10 +314,32 @@ class Factors:
             factor.trials = self.trials
         return factor
 
-    def normal(self, notation: str) -> Factor:
-        """A diagonal Gaussian with learned mean and log-variance."""
-        return self._build(NormalFactor, notation)
+    def normal(self, notation: str, hidden: Sequence[int] | None = None, log_var: str = "all") -> Factor:
+        """A diagonal Gaussian with learned mean and log-variance.
+
+        Args:
+            hidden: sizes of the hidden layers; () for mean and log-variance that are linear in the parents.
+            log_var: parents of the log-variance, 'all' or their names.
+        """
+        if log_var == "all":
+            return self._build(NormalFactor, notation, hidden)
+        return self._build(SplitNormalFactor, notation, hidden, log_var_parents=log_var.split())
 
     def categorical(self, notation: str) -> Factor:
         """A softmax over the classes."""
         return self._build(CategoricalFactor, notation)
+
+    def relaxed(self, notation: str, hidden: Sequence[int] | None = None) -> Factor:
+        """A softmax over the classes of which training takes one Gumbel-Softmax draw."""
+        return self._build(RelaxedCategoricalFactor, notation, hidden)
+
+    def features(self, notation: str) -> Factor:
+        """h = g(x), which what q draws sees in the place of x."""
+        name, _, parent = (part.strip() for part in notation.partition("|"))
+        parents = {parent: self.dims[parent]}
+        return Features(name, self.dims[name], parents, Network(parents, {"h": self.dims[name]}, self.architecture))
+
+    def part(self, notation: str, mask: Tensor) -> Factor:
+        """c, the elements of x that a mask [D] tells."""
+        name, _, parent = (part.strip() for part in notation.partition("|"))
+        return Part(name, parent, mask)

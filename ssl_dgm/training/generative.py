@@ -160,6 +160,13 @@ def open_first_stage(job: Job, result: Result) -> FirstStage:
 
 def _draw(job: Job, model: DeepGenerativeModel, train: Inputs) -> None:
     """Samples of the group's first seed."""
+    path, title = job.folder / "samples.png", records.model_name(job.config)
+    if model.factorisation.conditions:
+        first = torch.arange(job.source.num_train, job.source.num_train + figures.STYLES, device=job.device)
+        images = job.source.to_images(figures.completions(model, train.mean(first)).cpu().numpy())
+        headings = ["image", "given", *[""] * figures.STYLES]
+        return figures.save_samples(path, images, "validation images, and draws of what is not given", title, headings)
     means = figures.samples(model, job.first and (job.first.model, job.first.live))
     images = job.source.to_images(means.cpu().numpy())
-    figures.save_samples(job.folder / "samples.png", images, model.has_classes, records.model_name(job.config))
+    columns = "columns: class y; rows: one draw of the latents each" if model.has_classes else ""
+    return figures.save_samples(path, images, columns, title)

@@ -118,6 +118,8 @@ def create(job: Job, seeds: Sequence[int], x_dim: int) -> DeepGenerativeModel:
         num_unlabelled=job.pool if split is None else len(split.unlabelled),
         trials=job.source.trials if job.config.data.pixels == "grey" else 1,
         replicas_mode=config.trainer.replicas,
+        prediction_draws=config.prediction_draws,
+        condition=torch.from_numpy(job.source.central()) if config.condition == "center" else None,
     )
     model.free_slots = job.attributes_slots
     return model

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_dgm.probability.networks import Architecture, Network
+from ssl_dgm.probability.networks import Architecture, Network, Shared
 
 PARENTS = {"x": 5, "y": 3, "z": 2}
 
@@ -33,7 +33,8 @@ def on_concatenation(network: Network, given: dict[str, Tensor], activation: nn.
 
 
 @pytest.mark.parametrize(
-    ("name", "activation"), [("softplus", nn.Softplus()), ("relu", nn.ReLU()), ("tanh", nn.Tanh())]
+    ("name", "activation"),
+    [("softplus", nn.Softplus()), ("relu", nn.ReLU()), ("tanh", nn.Tanh()), ("leaky_relu", nn.LeakyReLU(0.01))],
 )
 def test_parents_are_fed_as_if_concatenated(name: str, activation: nn.Module) -> None:
     network, given = make(activation=name), values(9)
@@ -50,6 +51,24 @@ def test_parents_meet_by_broadcasting(lead: list[tuple[int, ...]]) -> None:
     full = torch.broadcast_shapes(*lead)
     repeated = {name: value.expand(*full, -1) for name, value in given.items()}
     torch.testing.assert_close(network(given), on_concatenation(network, repeated, nn.Tanh()))
+
+
+def test_without_hidden_layers_every_head_is_linear_in_its_parents() -> None:
+    torch.manual_seed(0)
+    network = Network(PARENTS, {"mean": 4, "log_var": 2}, Architecture((7,)), hidden=())
+    given = {"x": torch.randn(9, 5), "y": torch.eye(3)[:, None], "z": torch.randn(2, 3, 9, 2)}
+    for name, out in network(given).items():
+        layers = network.heads[name]
+        expected = sum(F.linear(given[p], layers[p].weight) for p in PARENTS) + layers["x"].bias
+        torch.testing.assert_close(out, expected)
+    shared = given | {"x": Shared(given["x"], torch.tensor([0, 0, 8])), "y": torch.eye(3), "z": torch.randn(3, 2)}
+    repeated = shared | {"x": given["x"][[0, 0, 8]]}
+    torch.testing.assert_close(network(shared), network(repeated))
+
+
+def test_hidden_sizes_can_be_a_network_s_own() -> None:
+    network = Network(PARENTS, {"mean": 4}, Architecture((7,)), hidden=(3, 2))
+    assert [layer.out_features for layer in (network.inputs["x"], *network.hidden)] == [3, 2]
 
 
 def test_heads_answer_in_float32_whatever_the_layers_ran_in() -> None:
@@ -104,3 +123,17 @@ def test_normal_initialisation_has_a_fixed_sd() -> None:
         assert sd(layer) == pytest.approx(0.003, rel=0.05)
     for bias in (network.inputs["x"].bias, network.hidden[0].bias):
         assert bias.std().item() == pytest.approx(0.003, rel=0.15)
+
+
+def test_glorot_initialisation_is_normal_in_hidden_layers_and_small_in_heads() -> None:
+    network = wide("glorot")
+    for layer in network.inputs.values():
+        assert sd(layer) == pytest.approx(math.sqrt(2 / (400 + 500)), rel=0.05)
+    assert sd(network.hidden[0]) == pytest.approx(math.sqrt(2 / (500 + 400)), rel=0.05)
+    assert not network.inputs["x"].bias.any() and not network.hidden[0].bias.any()
+    # Normal, not Glorot's uniform, which has no value beyond sqrt(3) s.d.
+    assert network.hidden[0].weight.abs().max() > 3 * network.hidden[0].weight.std()
+    heads = make(hidden=(7, 300), init="glorot", init_sd=0.003).heads.values()
+    for head in heads:
+        assert sd(head) == pytest.approx(0.003, rel=0.1)
+    assert 0.001 < torch.cat([head.bias for head in heads]).std() < 0.006

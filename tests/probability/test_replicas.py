@@ -42,7 +42,7 @@ def m1() -> nn.Module:
 
 def m2() -> nn.Module:
     f = Factors({"x": D, "y": K, "z": 2}, Architecture((7, 4)))
-    p = [f.uniform("y"), f.standard("z"), f.likelihood("x | y z")]
+    p = [f.prior("y"), f.standard("z"), f.likelihood("x | y z")]
     return Loss(Factorisation(p, [f.categorical("y | x"), f.normal("z | x y")]))
 
 
