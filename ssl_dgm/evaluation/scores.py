@@ -28,7 +28,7 @@ def log_q_y(model: DeepGenerativeModel, inputs: Inputs, num_rows: int, first: in
     """
     f, streams, parts = model.factorisation, Streams(model.seeds, "evaluation classes", model.device), []
     draws = model.prediction_draws if f.before_y else 1
-    for rows in blocks(num_rows, draws * max(model.stage.network.hidden), model.device, first):
+    for rows in blocks(num_rows, draws * model.widest, model.device, first):
         x = inputs.mean(rows).expand(len(model.seeds), -1, -1)
         shapes = {name: shape for name, shape in f.noise_shapes(len(rows), draws).items() if name in f.before_y}
         noise = model.noise(streams, x=shapes)["x"] if shapes else {}
@@ -56,8 +56,7 @@ def sampled(
     f, parts = model.factorisation, []
     inputs_streams = Streams(model.seeds, "evaluation inputs", model.device)
     noise_streams = Streams(model.seeds, "evaluation noise", model.device)
-    widest = max(inputs.x_dim, *model.stage.network.hidden)
-    for rows in blocks(num_rows, samples * f.num_classes * widest, model.device, first):
+    for rows in blocks(num_rows, samples * f.num_classes * model.widest, model.device, first):
         repeated = rows.expand(len(model.seeds), -1)
         x = inputs.draw(repeated, inputs_streams) if draw_inputs else inputs.mean(rows).expand(len(model.seeds), -1, -1)
         noise = model.noise(noise_streams, x=f.noise_shapes(len(rows), samples, enumerate_y=True))["x"]
@@ -90,7 +89,7 @@ def posteriors(model: DeepGenerativeModel, inputs: Inputs, num_rows: int, seed_i
         q = factors["z"](values)
         return q.mean, q.log_var
 
-    for rows in blocks(num_rows, max(model.stage.network.hidden), model.device):
+    for rows in blocks(num_rows, model.widest, model.device):
         means, log_vars = model.per_seed(gaussian, inputs.mean(rows).expand(len(model.seeds), -1, -1))
         parts.append((means[seed_index], log_vars[seed_index]))
     means, log_vars = zip(*parts)

@@ -50,7 +50,7 @@ def train(job: Job, seeds: list[int]) -> dict[int, str]:
         "train_seconds": round(sum(row["seconds"] for row in epochs if row["seed"] == seeds[0]), 1),
         "live_units": None if job.first is None else int(job.first.live.sum()),
     }
-    weights = dict(model.named_parameters())
+    weights = model.state_dict()
     for s, seed in enumerate(seeds):
         if seed in lost:
             continue
