@@ -25,6 +25,7 @@ CHOICES = {
     "data.order": ("shuffled", "by_class"),
     "model.likelihood": ("auto", "gaussian", "categorical", "mse"),
     "model.q_log_var": ("all", "x"),
+    "network.name": ("mlp", "conv", "figueroa"),
     "network.activation": ("softplus", "relu", "tanh", "leaky_relu"),
     "network.init": ("torch", "fan_in", "normal", "glorot"),
     "network.norm": ("none", "batch", "group"),
@@ -145,6 +146,7 @@ def check(config: Config) -> None:
         if not 0 <= stage.objective.class_threshold <= 1:
             threshold = f"{prefix}objective.class_threshold={stage.objective.class_threshold}"
             raise UserError(f"{threshold} is no probability; use for example 0.1, or 0 for exact sums over classes")
+        _check_pixels(config, stage, prefix)
         if per_step not in ("share", "all") and (isinstance(per_step, str) or per_step < 1):
             raise UserError(f"{prefix}budget.labelled_per_step={per_step} is unknown; use share, all or a number")
     if config.labels < 0:
@@ -183,6 +185,32 @@ def _check_classes(config: Config) -> None:
         raise UserError(f"labels=0 leaves {what} nothing to learn from; use for example labels=100, or model=m2")
 
 
+def _check_pixels(config: Config, stage: Stage, prefix: str) -> None:
+    """Refuses convolutions where x is no image, and likelihoods of what x is not."""
+    kind, likelihood = stage.network.name, stage.model.likelihood
+    if config.m1 is not None and not prefix:
+        where = f"has no use in stage 2 of {config.model.name}, which sees no pixels"
+        if kind != "mlp":
+            raise UserError(f"network.name={kind} {where}; use network=mlp, and network@m1.network={kind} for stage 1")
+        if likelihood != "auto":
+            raise UserError(f"model.likelihood={likelihood} {where}; use auto, and m1.model.likelihood={likelihood}")
+        return
+    if kind != "mlp" and (config.data.name == "digits" or config.data.min_pixel_sd > 0):
+        small = config.data.name == "digits"
+        why = (
+            "whose 8 x 8 pixels are too few"
+            if small
+            else f"and data.min_pixel_sd={config.data.min_pixel_sd} drops pixels"
+        )
+        remedy = "use network=mlp, or data=mnist" if small else "use data.min_pixel_sd=0, or network=mlp"
+        raise UserError(f"{prefix}network.name={kind} convolves images, {why}; {remedy}")
+    if likelihood == "categorical" and config.data.pixels != "grey":
+        raise UserError(
+            f"{prefix}model.likelihood=categorical is of 256 grey levels, but data.pixels={config.data.pixels} makes "
+            "pixels 0 or 1; add data.pixels=grey"
+        )
+
+
 def _check_memmap(config: Config) -> None:
     """Refuses what only data in memory can do, and for those what only memmap has a use for."""
     if config.data.name != "memmap":
@@ -202,6 +230,11 @@ def _check_memmap(config: Config) -> None:
         raise UserError(
             f"model={what} keeps q(z | x) of every row in memory, which data=memmap is too large for; use model=m2, or "
             f"model={first.model.name} classifier=none"
+        )
+    if config.trainer.devices > 1 and config.network.norm == "batch":
+        raise UserError(
+            f"network.norm=batch needs whole batches, but trainer.devices={config.trainer.devices} shares out those of "
+            "data=memmap; use network.norm=group, or trainer.devices=1"
         )
     if config.trainer.devices < 1:
         raise UserError(f"trainer.devices={config.trainer.devices} is not positive; use for example trainer.devices=1")

@@ -28,7 +28,7 @@ def in_a_folder_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
         ("model=m1m2",),
         ("model=nn",),
         ("model=m1", "classifier=svm"),
-        ("model=m2", "data.min_pixel_sd=0.1"),
+        ("model=m2", "data.min_pixel_sd=0.1", "network.norm=batch"),
     ],
     ids=" ".join,
 )

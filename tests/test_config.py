@@ -30,7 +30,8 @@ def test_every_model_composes_with_every_budget(model: str, budget: str) -> None
 @pytest.mark.parametrize("group", ["data", "network", "objective", "optimizer", "trainer"])
 def test_every_option_of_every_group_composes_and_names_itself(group: str) -> None:
     for option in choices()[group]:
-        config = compose([f"{group}={option}"])
+        # Convolutions are refused where there are no images.
+        config = compose([f"{group}={option}", *(["model=m2", "data=mnist"] if group == "network" else [])])
         name = getattr(getattr(config, group), "name", option)
         assert group == "objective" or option.startswith(name)  # mnist_semi_unsupervised is mnist
 
@@ -118,10 +119,36 @@ REFUSED: list[tuple[str, str]] = [
     ("classifier=svn", "classifier=svn is unknown; the nearest is svm"),
     ("selection=best", "selection=best is unknown; the nearest is best_validation"),
     ("network.hidden=[]", "network.hidden=[]"),
+    ("network.name=cnn", "network.name=cnn is unknown"),
     ("budget.labelled_per_step=some", "budget.labelled_per_step=some is unknown"),
     ("time_limit=soon", "time_limit=soon is no duration; write 90s, 9m or 1.5h"),
     ("time_limit=0", "time_limit=0 is no duration"),
 ]  # fmt: skip
+
+
+REFUSED_TOGETHER: list[tuple[str, str]] = [
+    ("model=m2 network=conv", "network.name=conv convolves images, whose 8 x 8 pixels are too few; use network=mlp"),
+    ("model=m1 data=mnist network=figueroa data.min_pixel_sd=0.1", "use data.min_pixel_sd=0, or network=mlp"),
+    ("model=m1m2 data=mnist network=conv", "network.name=conv has no use in stage 2 of m1m2, which sees no pixels"),
+    ("model=m1m2 data=mnist model.likelihood=mse", "use auto, and m1.model.likelihood=mse"),
+    ("model=m1m2 network@m1.network=conv", "m1.network.name=conv convolves images, whose 8 x 8 pixels are too few"),
+    ("model=m2 data=mnist model.likelihood=categorical", "data.pixels=sampled makes pixels 0 or 1; add data"),
+    ("model=m2 data=memmap trainer.devices=2 network.norm=batch", "network.norm=batch needs whole batches"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "sentence"), REFUSED_TOGETHER)
+def test_values_that_do_not_go_together_are_refused_with_a_sentence(words: str, sentence: str) -> None:
+    with pytest.raises(UserError) as refused:
+        compose(words.split())
+    assert sentence in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_the_m1_of_a_stack_may_see_images() -> None:
+    stack = compose(["model=m1m2", "data=mnist", "network@m1.network=conv", "m1.model.likelihood=gaussian"])
+    assert stack.m1 is not None
+    assert (stack.network.name, stack.m1.network.name, stack.m1.network.norm) == ("mlp", "conv", "batch")
 
 
 @pytest.mark.parametrize(("override", "sentence"), REFUSED)

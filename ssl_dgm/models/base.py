@@ -23,8 +23,10 @@ from ssl_dgm.models.compiled import Compiled
 from ssl_dgm.models.objective import Noise, Objective, Shares
 from ssl_dgm.models.optimizers import Adam, AdamUncorrected
 from ssl_dgm.probability import bounds, replicas
+from ssl_dgm.probability.convolutions import Image, Picture, Trunk
 from ssl_dgm.probability.factors import Factorisation, Factors, RelaxedCategoricalFactor
 from ssl_dgm.probability.networks import Architecture
+from ssl_dgm.probability.norms import BatchNorm
 from ssl_dgm.probability.randomness import Streams
 
 VALIDATION_DRAWS = 10  # of what q draws before y, at every validation
@@ -46,6 +48,7 @@ class DeepGenerativeModel(pl.LightningModule):
         prediction_draws: of what q draws before y, for predicted classes.
         prior: p(y); None: uniform.
         condition: bool [D], the part of x on which a conditional model is conditioned.
+        image: shape of x for convolutions; None where there are none.
     """
 
     def __init__(
@@ -61,14 +64,17 @@ class DeepGenerativeModel(pl.LightningModule):
         prediction_draws: int = 100,
         prior: Sequence[float] | None = None,
         condition: Tensor | None = None,
+        image: Image | None = None,
     ) -> None:
         super().__init__()
-        self.prediction_draws, self.prior, self.condition = prediction_draws, prior, condition
+        self.prediction_draws, self.prior, self.condition, self.image = prediction_draws, prior, condition, image
         self.stage, self.seeds, self.replicas_mode = stage, tuple(seeds), replicas_mode
         self.x_dim, self.num_classes, self.trials = x_dim, num_classes, trials
         self.num_labelled, self.num_unlabelled = num_labelled, num_unlabelled
         self.factorisation = replicas.stack(self.build, self.seeds)
+        self.statistics = tuple(replicas.buffers(self))  # names of running statistics, which no gradient moves
         self.analytic: tuple[str, ...] = self.factorisation.analytic if stage.objective.kl == "analytic" else ()
+        self.joint = any(isinstance(module, BatchNorm) for module in self.factorisation.modules())
         self.noise_streams = Streams(self.seeds, "noise")
         self.parts: dict[str, Part] = {}  # of a batch that several processes share
         self.all_losses: Callable[..., dict[str, Tensor]] = partial(self.per_seed, self.losses)  # each [S]
@@ -95,9 +101,12 @@ class DeepGenerativeModel(pl.LightningModule):
 
     def build(self) -> Factorisation:
         """One replica's factorisation with freshly initialised networks."""
-        n = self.stage.network
-        architecture = Architecture(tuple(n.hidden), n.activation, n.init, n.init_sd)
-        return self.factors(Factors(self.dims(), architecture, trials=self.trials, prior=self.prior))
+        n, m = self.stage.network, self.stage.model
+        images = {} if self.image is None else {"x": self.image}
+        architecture = Architecture(tuple(n.hidden), n.activation, n.init, n.init_sd, n.name, images, m.h_dim, n.norm)
+        return self.factors(
+            Factors(self.dims(), architecture, m.likelihood, self.trials, m.mse_scale, prior=self.prior)
+        )
 
     def __str__(self) -> str:
         return str(self.factorisation)
@@ -106,6 +115,12 @@ class DeepGenerativeModel(pl.LightningModule):
     def has_classes(self) -> bool:
         """Whether the model infers y."""
         return "y" in self.factorisation.q
+
+    @property
+    def widest(self) -> int:
+        """Numbers per row of the widest layer."""
+        convolutional = (module.widest for module in self.modules() if isinstance(module, Picture | Trunk))
+        return max(self.x_dim, *self.stage.network.hidden, *convolutional)
 
     @property
     def score(self) -> str:
@@ -139,6 +154,7 @@ class DeepGenerativeModel(pl.LightningModule):
             # Autocast would shorten a seed's slice anew in every layer that reads it: it remembers only parameters.
             dtype = torch.get_autocast_dtype(kind)
             parameters = {name: parameter.to(dtype) for name, parameter in parameters.items()}
+        parameters |= {name: self.get_buffer(name) for name in self.statistics}
         return replicas.over_seeds(one, parameters, *args, mode=self.replicas)
 
     def noise(self, streams: Streams, **shapes: Mapping[str, Sequence[int]]) -> dict[str, Noise]:
@@ -157,7 +173,7 @@ class DeepGenerativeModel(pl.LightningModule):
         """What is maximised."""
         r = self.stage.objective.labelled
         r = self.num_labelled / self.num_unlabelled if r is None else r
-        return Objective(self.stage.objective, r, self.num_labelled > 0, smaller=self.replicas == "loop")
+        return Objective(self.stage.objective, r, self.num_labelled > 0, self.joint, smaller=self.replicas == "loop")
 
     def losses(self, batch: Batch, noise: Mapping[str, Noise], warm_up: Tensor) -> dict[str, Tensor]:
         """Scalars of one seed: 'loss' and all that it is made of, by name (see `Objective.losses`)."""

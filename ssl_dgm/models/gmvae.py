@@ -15,6 +15,6 @@ class GMVAE(DeepGenerativeModel):
     def factors(self, f: Factors) -> Factorisation:
         h_dim, z_dim = f.dims["h"], f.dims["z"]
         return Factorisation(
-            p=[f.prior("y"), f.normal("z | y", hidden=()), f.likelihood("x | z")],
+            p=[f.prior("y"), f.normal("z | y", hidden=()), f.likelihood("x | z", norm="batch")],
             q=[f.features("h | x"), f.relaxed("y | h", hidden=(h_dim,)), f.normal("z | h y", hidden=(z_dim, z_dim))],
         )

@@ -5,6 +5,7 @@ Shapes: [..., D] for values and parameters, [...] for log-densities, in nats.
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -66,6 +67,44 @@ class Bernoulli:
 
 
 @dataclass
+class Levels:
+    """Independent pixels that are one of 256 levels 0/255, 1/255, ..., 1; x in between counts as the nearest."""
+
+    logits: Tensor  # [..., D, 256]
+    count: ClassVar[int] = 256
+
+    @property
+    def mean(self) -> Tensor:
+        """The expected pixels, [..., D]."""
+        levels = torch.linspace(0, 1, self.count, dtype=self.logits.dtype, device=self.logits.device)
+        return self.logits.softmax(-1) @ levels
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """log p of every pixel's level, summed, [..., D] -> [...]."""
+        shape = torch.broadcast_shapes(x.shape, self.logits.shape[:-1])
+        level = (x * (self.count - 1)).round().long().expand(shape).unsqueeze(-1)
+        return self.logits.log_softmax(-1).expand(*shape, -1).gather(-1, level).squeeze(-1).sum(-1)
+
+
+@dataclass
+class Squared:
+    """N(sigmoid(logits), 1 / (2 scale)) of every pixel: the squared error times `scale`, up to a constant."""
+
+    logits: Tensor
+    scale: float
+
+    @property
+    def mean(self) -> Tensor:
+        """In (0, 1)."""
+        return torch.sigmoid(self.logits)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """-scale sum_d (x - mean)^2 - D/2 log(pi / scale), [..., D] -> [...]."""
+        error = (x - self.mean).square().sum(-1)
+        return -self.scale * error - 0.5 * self.logits.shape[-1] * math.log(math.pi / self.scale)
+
+
+@dataclass
 class Categorical:
     """One of K classes, as one-hot vectors."""
 
@@ -92,4 +131,4 @@ class Categorical:
         return (q.log_probs.exp() * self.log_probs).sum(-1)
 
 
-Distribution = Gaussian | Bernoulli | Categorical
+Distribution = Gaussian | Bernoulli | Levels | Squared | Categorical

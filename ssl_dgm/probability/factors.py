@@ -6,15 +6,15 @@ enumerated and as [B, K] when it is given, a latent as [M, 1, B, D] if q draws i
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_dgm.probability.distributions import Bernoulli, Categorical, Distribution, Gaussian
-from ssl_dgm.probability.networks import Architecture, Network, Values, rows
+from ssl_dgm.probability.distributions import Bernoulli, Categorical, Distribution, Gaussian, Levels, Squared
+from ssl_dgm.probability.networks import Architecture, FeatureNetwork, Network, Values, rows
 
 
 class Factor(nn.Module):
@@ -66,11 +66,17 @@ class NetworkFactor(Factor):
     """A factor whose parameters a network computes from the parents."""
 
     heads: tuple[str, ...]
+    parameters_per_value = 1  # numbers that a head has for each of the variable's
+    classifier = False
 
-    def __init__(self, name: str, dim: int, parents: dict[str, int], architecture: Architecture) -> None:
+    def __init__(
+        self, name: str, dim: int, parents: dict[str, int], architecture: Architecture, norm: str = "none"
+    ) -> None:
         super().__init__(name, tuple(parents))
         self.dim = dim
-        self.network = Network(parents, dict.fromkeys(self.heads, dim), architecture)
+        heads = dict.fromkeys(self.heads, dim * self.parameters_per_value)
+        image = architecture.images.get(name)
+        self.network = Network(parents, heads, architecture, norm=norm, image=image, classifier=self.classifier)
 
 
 class NormalFactor(NetworkFactor):
@@ -88,10 +94,16 @@ class SplitNormalFactor(NormalFactor):
     heads = ("mean",)
 
     def __init__(
-        self, name: str, dim: int, parents: dict[str, int], architecture: Architecture, log_var_parents: Sequence[str]
+        self,
+        name: str,
+        dim: int,
+        parents: dict[str, int],
+        architecture: Architecture,
+        norm: str = "none",
+        log_var_parents: Sequence[str] = (),
     ) -> None:
-        super().__init__(name, dim, parents, architecture)
-        self.log_var = Network({p: parents[p] for p in log_var_parents}, {"log_var": dim}, architecture)
+        super().__init__(name, dim, parents, architecture, norm)
+        self.log_var = Network({p: parents[p] for p in log_var_parents}, {"log_var": dim}, architecture, norm=norm)
 
     def forward(self, values: Values) -> Gaussian:
         return Gaussian(**self.network(values), **self.log_var(values))
@@ -107,10 +119,31 @@ class BernoulliFactor(NetworkFactor):
         return Bernoulli(**self.network(values), trials=self.trials)
 
 
+class LevelsFactor(NetworkFactor):
+    """A softmax over the 256 grey levels of every pixel."""
+
+    heads = ("logits",)
+    parameters_per_value = Levels.count
+
+    def forward(self, values: Values) -> Levels:
+        return Levels(self.network(values)["logits"].unflatten(-1, (self.dim, Levels.count)))
+
+
+class SquaredFactor(NetworkFactor):
+    """N(sigmoid(logits), 1 / (2 scale)): the squared error of pixels, times `scale`."""
+
+    heads = ("logits",)
+    scale = 1.0
+
+    def forward(self, values: Values) -> Squared:
+        return Squared(**self.network(values), scale=self.scale)
+
+
 class CategoricalFactor(NetworkFactor):
     """softmax over K classes."""
 
     heads = ("logits",)
+    classifier = True
 
     def forward(self, values: Values) -> Categorical:
         h = self.network.features(values)
@@ -126,8 +159,8 @@ class RelaxedCategoricalFactor(CategoricalFactor):
 
     temperature: Tensor
 
-    def __init__(self, name: str, dim: int, parents: dict[str, int], architecture: Architecture) -> None:
-        super().__init__(name, dim, parents, architecture)
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
         self.register_buffer("temperature", torch.ones(()), persistent=False)
 
     def forward(self, values: Values) -> Categorical:
@@ -147,13 +180,13 @@ class Deterministic(Factor):
 class Features(Deterministic):
     """h = g(x), a network."""
 
-    def __init__(self, name: str, dim: int, parents: dict[str, int], network: nn.Module) -> None:
+    def __init__(self, name: str, dim: int, parents: dict[str, int], architecture: Architecture) -> None:
         super().__init__(name, tuple(parents))
-        self.dim, self.network = dim, network
+        self.dim, self.network = dim, FeatureNetwork(parents, dim, architecture, architecture.norm)
 
     def forward(self, values: Values) -> Tensor:  # type: ignore[override]
         """[B, H] of the parents' values [B, D]."""
-        return self.network(values)["h"]
+        return self.network(values)
 
 
 class Part(Deterministic):
@@ -267,13 +300,20 @@ class Factorisation(nn.Module):
         return ", ".join([p + "        " + q, *functions])
 
 
+LIKELIHOODS: dict[str, type[NetworkFactor]] = {
+    "auto": BernoulliFactor, "gaussian": NormalFactor, "categorical": LevelsFactor, "mse": SquaredFactor,
+}  # fmt: skip
+WITHOUT_CLASSES = {"x", "z1", "h", "a"}  # the same for all classes of an enumerated y
+
+
 class Factors:
     """Builds factors from notation such as 'z | x y', knowing the size of every variable.
 
     Args:
         dims: size of every variable by name.
-        likelihood: 'bernoulli' or 'gaussian', the density of the observed variable.
+        likelihood: of pixels, as in model.likelihood: auto (Bernoulli), gaussian, categorical or mse.
         trials: of a Bernoulli pixel; more than 1 where pixels are shares of ones among several binary draws.
+        mse_scale: of the squared error summed over the D pixels; None: 1 / D.
         prior: p(y) of every class; None: uniform.
     """
 
@@ -281,22 +321,46 @@ class Factors:
         self,
         dims: dict[str, int],
         architecture: Architecture,
-        likelihood: str = "bernoulli",
+        likelihood: str = "auto",
         trials: int = 1,
+        mse_scale: float | None = None,
         prior: Sequence[float] | None = None,
     ) -> None:
-        self.dims, self.architecture, self.trials = dims, architecture, trials
-        self._prior = prior
-        self._likelihood = {"bernoulli": BernoulliFactor, "gaussian": NormalFactor}[likelihood]
+        self.dims, self.architecture, self.trials, self.mse_scale = dims, architecture, trials, mse_scale
+        self._likelihood, self._prior = LIKELIHOODS[likelihood], prior
 
     def _build(
-        self, kind: type[NetworkFactor], notation: str, hidden: Sequence[int] | None = None, **more: Any
+        self,
+        kind: type[NetworkFactor],
+        notation: str,
+        norm: str | None = None,
+        hidden: Sequence[int] | None = None,
+        **more: Any,
     ) -> NetworkFactor:
         name, _, parents = (part.strip() for part in notation.partition("|"))
-        architecture = self.architecture
+        sizes, architecture = {p: self.dims[p] for p in parents.split()}, self.architecture
         if hidden is not None:
             architecture = dataclasses.replace(architecture, hidden=tuple(hidden))
-        return kind(name, self.dims[name], {p: self.dims[p] for p in parents.split()}, architecture, **more)
+        return kind(name, self.dims[name], sizes, architecture, self._norm(name, sizes, norm), **more)
+
+    def _norm(self, name: str, parents: Collection[str], wish: str | None) -> str:
+        """What normalises the hidden layers of a network where network.norm is what it is.
+
+        Args:
+            wish: instead of BatchNorm or GroupNorm by the parents' names, where the model knows better.
+
+        Raises:
+            ValueError: for a wish of BatchNorm where y is a parent.
+        """
+        if wish == "batch" and "y" in parents:
+            factor = f"{name} | {' '.join(parents)}"
+            raise ValueError(f"norm='batch' of '{factor}' would take the classes of y for rows; use norm='group'")
+        norm = self.architecture.norm
+        if self.architecture.kind == "figueroa" and name not in self.architecture.images:
+            return "none"  # his has some after convolutions only
+        if norm != "batch":
+            return norm
+        return wish or ("batch" if WITHOUT_CLASSES.issuperset(parents) else "group")
 
     def prior(self, name: str) -> Factor:
         """p(y): 1/K, or what the prior tells."""
@@ -307,11 +371,17 @@ class Factors:
         """p(z) = N(0, I)."""
         return StandardNormal(name)
 
-    def likelihood(self, notation: str) -> Factor:
-        """p(x | ...), as the data ask: Bernoulli, Binomial or Gaussian."""
-        factor = self._build(self._likelihood, notation)
+    def likelihood(self, notation: str, norm: str | None = None) -> Factor:
+        """p(x | ...), as the settings and the data ask.
+
+        Args:
+            norm: batch where no parent has a dimension of classes although y is one of the variables.
+        """
+        factor = self._build(self._likelihood, notation, norm)
         if isinstance(factor, BernoulliFactor):
             factor.trials = self.trials
+        if isinstance(factor, SquaredFactor):
+            factor.scale = self.mse_scale or 1 / factor.dim
         return factor
 
     def normal(self, notation: str, hidden: Sequence[int] | None = None, log_var: str = "all") -> Factor:
@@ -322,8 +392,8 @@ class Factors:
             log_var: parents of the log-variance, 'all' or their names.
         """
         if log_var == "all":
-            return self._build(NormalFactor, notation, hidden)
-        return self._build(SplitNormalFactor, notation, hidden, log_var_parents=log_var.split())
+            return self._build(NormalFactor, notation, hidden=hidden)
+        return self._build(SplitNormalFactor, notation, hidden=hidden, log_var_parents=log_var.split())
 
     def categorical(self, notation: str) -> Factor:
         """A softmax over the classes."""
@@ -331,13 +401,12 @@ class Factors:
 
     def relaxed(self, notation: str, hidden: Sequence[int] | None = None) -> Factor:
         """A softmax over the classes of which training takes one Gumbel-Softmax draw."""
-        return self._build(RelaxedCategoricalFactor, notation, hidden)
+        return self._build(RelaxedCategoricalFactor, notation, hidden=hidden)
 
     def features(self, notation: str) -> Factor:
         """h = g(x), which what q draws sees in the place of x."""
         name, _, parent = (part.strip() for part in notation.partition("|"))
-        parents = {parent: self.dims[parent]}
-        return Features(name, self.dims[name], parents, Network(parents, {"h": self.dims[name]}, self.architecture))
+        return Features(name, self.dims[name], {parent: self.dims[parent]}, self.architecture)
 
     def part(self, notation: str, mask: Tensor) -> Factor:
         """c, the elements of x that a mask [D] tells."""

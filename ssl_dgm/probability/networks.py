@@ -1,8 +1,8 @@
-"""Multilayer perceptrons from several parents to the parameters of one density."""
+"""Networks from several parents to the parameters of one density: dense, and convolutional where there are images."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial, reduce
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -11,6 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn import init
+
+from ssl_dgm.probability.convolutions import Activation, Image, Picture, Trunk
+from ssl_dgm.probability.norms import norm as norm_layer
 
 ACTIVATIONS = {
     "softplus": F.softplus,
@@ -22,12 +25,24 @@ ACTIVATIONS = {
 
 @dataclass(frozen=True)
 class Architecture:
-    """Hidden sizes, activation and initialisation that the networks of a model share."""
+    """What the networks of a model share.
+
+    Attributes:
+        hidden: sizes of the hidden layers.
+        kind: mlp, or the convolutions (see `convolutions.encoder`) of the variables in `images`.
+        images: shape by variable.
+        features: units that Figueroa's decoder starts from.
+        norm: of the convolutions that see an image.
+    """
 
     hidden: tuple[int, ...] = (500,)
     activation: str = "softplus"
     init: str = "torch"
     init_sd: float = 0.001
+    kind: str = "mlp"
+    images: Mapping[str, Image] = field(default_factory=dict)
+    features: int = 100
+    norm: str = "none"
 
 
 class Shared(NamedTuple):
@@ -46,7 +61,7 @@ def rows(value: Tensor | Shared) -> Tensor:
 
 
 class Sum(nn.ModuleDict):
-    """One Linear per parent, added.
+    """One Linear per parent, added; of an image, a `Trunk` that ends in one.
 
     W_x x + W_y y + b equals a Linear on the concatenation (and is initialised as one), but lets a parent of shape
     [B, D] meet one of shape [K, 1, K] by broadcasting: W_x x is computed once for all K classes.
@@ -54,24 +69,46 @@ class Sum(nn.ModuleDict):
     Args:
         parents: size of every parent, in the order of its name's place behind the bar.
         size: of the sum.
+        classifier: whether it is for q(y | .), which may see images through other convolutions.
     """
 
-    def __init__(self, parents: Mapping[str, int], size: int) -> None:
-        super().__init__({p: nn.Linear(d, size, bias=i == 0) for i, (p, d) in enumerate(parents.items())})
+    def __init__(
+        self, parents: Mapping[str, int], size: int, architecture: Architecture, classifier: bool = False
+    ) -> None:
+        super().__init__()
+        a = architecture
+        for i, (parent, dim) in enumerate(parents.items()):
+            image, bias = a.images.get(parent), i == 0
+            if image is None:
+                self[parent] = nn.Linear(dim, size, bias)
+            else:
+                self[parent] = Trunk(image, a.kind, size, ACTIVATIONS[a.activation], a.norm, bias, classifier)
+        self.fan_in = sum(layer.in_features for layer in self.modules() if isinstance(layer, nn.Linear))
 
     def forward(self, values: Values) -> Tensor:
         return reduce(torch.add, (_projected(layer, values[p]) for p, layer in self.items()))
 
 
+class Heads(nn.ModuleDict):
+    """What every head makes of the same input, by name."""
+
+    def forward(self, h: Any) -> dict[str, Tensor]:
+        return {name: head(h) for name, head in self.items()}
+
+
 class Network(nn.Module):
     """Hidden layers, the first of which is a `Sum` over the parents, then one Linear per named head.
 
-    Without hidden layers every head is a `Sum` itself.
+    Without hidden layers every head is a `Sum` itself. The heads of an image share a `Picture`.
 
     Args:
         parents: size of every parent.
         heads: size of every output.
         hidden: sizes of the hidden layers instead of the architecture's; () for none.
+        norm: none, batch or group. batch is not for parents with a dimension of classes, whose rows would be taken for
+            rows of the batch.
+        image: shape of the variable that the heads are of, if it is an image.
+        classifier: whether it is q(y | .).
     """
 
     def __init__(
@@ -80,29 +117,48 @@ class Network(nn.Module):
         heads: Mapping[str, int],
         architecture: Architecture,
         hidden: Sequence[int] | None = None,
+        norm: str = "none",
+        image: Image | None = None,
+        classifier: bool = False,
     ) -> None:
         super().__init__()
+        self.activation: Activation = ACTIVATIONS[architecture.activation]
         sizes = architecture.hidden if hidden is None else tuple(hidden)
-        self.activation = ACTIVATIONS[architecture.activation]
-        self.inputs = Sum(parents, sizes[0]) if sizes else None
+        if image is not None and architecture.kind == "figueroa":
+            # His decoder begins with a linear map from z to as many units as there are features.
+            sizes, self.activation = (architecture.features,), _same
+        self.inputs = Sum(parents, sizes[0], architecture, classifier) if sizes else None
         self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
-        self.heads = nn.ModuleDict({h: nn.Linear(sizes[-1], d) if sizes else Sum(parents, d) for h, d in heads.items()})
-        self._initialise(sum(parents.values()), architecture)
+        if image is None:
+            self.heads: nn.Module = Heads(
+                {h: nn.Linear(sizes[-1], d) if sizes else Sum(parents, d, architecture) for h, d in heads.items()}
+            )
+        else:
+            self.heads = Picture(image, architecture.kind, sizes[-1], heads, self.activation, norm)
+        # Neither decoder has any in its dense layers.
+        self.norms = nn.ModuleList(norm_layer(norm if image is None else "none", size) for size in sizes)
+        self._initialise(architecture)
 
-    def _initialise(self, fan_in: int, architecture: Architecture) -> None:
-        for where, module in self.named_modules():
-            if isinstance(module, nn.Linear):
-                place, _, name = where.partition(".")
-                summed = place == "inputs" or self.inputs is None
-                head = name.partition(".")[0] if place == "heads" else None
-                _initialise(module, fan_in if summed else module.in_features, head, architecture)
+    def _initialise(self, architecture: Architecture) -> None:
+        sums = [module for module in self.modules() if isinstance(module, Sum)]
+        fan_in: dict[nn.Module, int] = {
+            layer: module.fan_in for module in sums for layer in module.modules() if isinstance(layer, nn.Linear)
+        }
+        if isinstance(self.heads, Picture):
+            head_of: dict[nn.Module, str] = {self.heads.convolutions[-1]: "picture"}
+        else:
+            head_of = {layer: name for name, head in self.heads.named_children() for layer in head.modules()}
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+                own = layer.weight[0].numel()
+                _initialise(layer, fan_in.get(layer, own), head_of.get(layer), architecture)
 
     def features(self, values: Values) -> Tensor:
         """The last hidden layer, [..., H], of a network that has one."""
         assert self.inputs is not None
-        h = self.activation(self.inputs(values))
-        for layer in self.hidden:
-            h = self.activation(layer(h))
+        h = self.inputs(values)
+        for layer, norm in zip((_same, *self.hidden), self.norms):
+            h = self.activation(norm(layer(h)))
         return h
 
     def forward(self, values: Values) -> dict[str, Tensor]:
@@ -111,11 +167,31 @@ class Network(nn.Module):
 
     def outputs(self, h: Any) -> dict[str, Tensor]:
         """Every head of the last hidden layer, in float32 at least, whatever precision the layers before it ran in."""
-        outputs = {name: head(h) for name, head in self.heads.items()}
+        outputs = self.heads(h)
         return {name: out.to(torch.promote_types(out.dtype, torch.float32)) for name, out in outputs.items()}
 
 
-def _initialise(layer: nn.Linear, fan_in: int, head: str | None, architecture: Architecture) -> None:
+class FeatureNetwork(Network):
+    """A function h = g(parents), [..., size]: a network's last hidden layer, after its norm and non-linearity.
+
+    Of images it is the first dense layer after the convolutions, of anything else one more than the architecture has.
+    """
+
+    def __init__(self, parents: Mapping[str, int], size: int, architecture: Architecture, norm: str = "none") -> None:
+        before = () if set(parents) & set(architecture.images) else architecture.hidden
+        super().__init__(parents, {}, architecture, (*before, size), norm)
+
+    def forward(self, values: Values) -> Tensor:  # type: ignore[override]
+        return self.features(values)
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
+
+
+def _initialise(
+    layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d, fan_in: int, head: str | None, architecture: Architecture
+) -> None:
     """Draws a layer's parameters.
 
     Args:
@@ -128,7 +204,7 @@ def _initialise(layer: nn.Linear, fan_in: int, head: str | None, architecture: A
             init.uniform_(parameter, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
         return
     if kind == "glorot" and head is None:
-        init.normal_(layer.weight, std=math.sqrt(2 / (fan_in + layer.out_features)))
+        init.normal_(layer.weight, std=math.sqrt(2 / (fan_in + layer.weight[:, 0].numel())))
         if layer.bias is not None:
             init.zeros_(layer.bias)
         return

@@ -1,4 +1,4 @@
-"""Seeds as one program: S modules stacked into one whose parameters are [S, ...].
+"""Seeds as one program: S modules stacked into one whose parameters, and what else it has of a state, are [S, ...].
 
 One optimiser over stacked tensors is S optimisers, since its updates are element-wise; one backward pass of a sum of
 S losses gives every seed its own gradient, since no loss reads another's slice.
@@ -17,25 +17,36 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def stack(build: Callable[[], Module], seeds: Sequence[int]) -> Module:
-    """A module whose parameters are [S, ...]: `build` called once per seed, initialised by that seed alone."""
+    """A module whose state is [S, ...]: `build` called once per seed, initialised by that seed alone.
+
+    Buffers that are not persistent are constants, and stay as they are.
+    """
     modules = []
     with torch.random.fork_rng(devices=[]):
         for seed in seeds:
             torch.manual_seed(derived_seed(seed, 0, "initialisation"))
             modules.append(build())
     stacked = modules[0]
-    others = [dict(module.named_parameters()) for module in modules]
-    for name, parameter in list(stacked.named_parameters()):
+    others = [module.state_dict(keep_vars=True) for module in modules]
+    for name, tensor in others[0].items():
         owner = stacked.get_submodule(name.rpartition(".")[0])
         both = torch.stack([other[name].detach() for other in others])
-        setattr(owner, name.rpartition(".")[2], nn.Parameter(both, requires_grad=parameter.requires_grad))
+        if isinstance(tensor, nn.Parameter):
+            both = nn.Parameter(both, requires_grad=tensor.requires_grad)
+        setattr(owner, name.rpartition(".")[2], both)
     return stacked
+
+
+def buffers(module: nn.Module) -> dict[str, Tensor]:
+    """The state that is no parameter, [S, ...]: running statistics, which a step in training mode updates in place."""
+    return {name: t for name, t in module.state_dict(keep_vars=True).items() if not isinstance(t, nn.Parameter)}
 
 
 def over_seeds(function: Callable[..., Any], parameters: Mapping[str, Tensor], *args: Any, mode: str = "vmap") -> Any:
     """`function(parameters of one seed, its args)` for every seed; tensors in and out have S in front.
 
     Args:
+        parameters: buffers too; what the function writes into a slice in place is written into the stack.
         mode: 'vmap' runs all seeds in batched kernels; 'loop' one after the other, which gives the same numbers and is
             faster on a CPU, where batched matrix products are slower than single ones.
     """

@@ -147,7 +147,7 @@ class Stop(pl.Callback):
 
 
 class Best(pl.Callback):
-    """Keeps every seed's parameters of its epoch with the best validation score."""
+    """Keeps every seed's parameters, and running statistics, of its epoch with the best validation score."""
 
     def __init__(self) -> None:
         self.score: Tensor | None = None  # [S], lower is better
@@ -165,7 +165,7 @@ class Best(pl.Callback):
         assert isinstance(pl_module, DeepGenerativeModel)
         value = pl_module.validation[pl_module.score]
         score = (value if pl_module.score == "error" else -value).nan_to_num(math.inf).cpu()
-        named = {n: p.detach().cpu() for n, p in pl_module.named_parameters()}
+        named = {n: p.cpu() for n, p in pl_module.state_dict().items()}
         now = torch.full_like(score, trainer.current_epoch + 1)
         if self.score is None or self.epoch is None:
             self.score, self.epoch = score, now

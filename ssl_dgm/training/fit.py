@@ -135,7 +135,9 @@ def fit(
     last: list[pl.Callback] = [Checkpoint(folder, config.trainer.checkpoint_every)]
     last += [Progress(f"{config.model.name} {config.data.name}")] if config.trainer.progress else []
     shared = config.data.name == "memmap" and config.trainer.devices > 1
-    if not shared and compiles(config, device, len(model.seeds) * data.updates):
+    # Running statistics are written to in place, in slices of their stack.
+    can = not model.statistics or config.trainer.compile == "always"
+    if not shared and can and compiles(config, device, len(model.seeds) * data.updates):
         model.compile_losses(say)
     if not shared and device.type == "cuda" and config.trainer.cuda_graph:
         model.capture_updates()

@@ -50,7 +50,7 @@ def train(job: Job, seeds: list[int]) -> dict[int, str]:
         "train_seconds": round(sum(row["seconds"] for row in epochs if row["seed"] == seeds[0]), 1),
         "live_units": None if job.first is None else int(job.first.live.sum()),
     }
-    weights = dict(model.named_parameters())
+    weights = model.state_dict()
     for s, seed in enumerate(seeds):
         if seed in lost:
             continue
@@ -92,7 +92,7 @@ def _metrics(
     of_slots: list[Clusters] = []
     if model.has_classes:
         predict = _posterior_of_classes(config, model)
-        validation, unseen = predict(train, len(y))[:, num_train:], predict(test, len(y_test))
+        validation, unseen = predict(train, len(y), num_train), predict(test, len(y_test), 0)
         if job.attributes_slots:
             of_slots = _clusters(job, validation, unseen)
             found = {
@@ -128,11 +128,12 @@ def _clusters(job: Job, validation: Tensor, test: Tensor) -> list[Clusters]:
     return [clusters.score(job.slots, (v, targets[0]), (t, targets[1])) for v, t in zip(*slots)]
 
 
-def _posterior_of_classes(config: Config, model: DeepGenerativeModel) -> Callable[[Inputs, int], Tensor]:
+def _posterior_of_classes(config: Config, model: DeepGenerativeModel) -> Callable[[Inputs, int, int], Tensor]:
+    """log-probabilities of the classes [S, N, K] of the rows of inputs, from a first one to the last."""
     if config.classify == "discriminative":
-        return lambda inputs, rows: scores.log_q_y(model, inputs, rows)
-    samples = config.generative_samples
-    return lambda inputs, rows: scores.sampled(model, model.class_log_joint, inputs, rows, samples, draw_inputs=False)
+        return lambda inputs, rows, first: scores.log_q_y(model, inputs, rows, first)
+    samples, joint = config.generative_samples, model.class_log_joint
+    return lambda inputs, rows, first: scores.sampled(model, joint, inputs, rows, samples, False, first)
 
 
 def open_first_stage(job: Job, result: Result) -> FirstStage:

@@ -11,13 +11,15 @@ from torch import Tensor
 
 from ssl_dgm import config as schema
 from ssl_dgm import models, records
-from ssl_dgm.config import Config
+from ssl_dgm.config import Config, UserError
 from ssl_dgm.data import sources, splits
 from ssl_dgm.data.datamodule import SeededDataModule
 from ssl_dgm.data.inputs import Inputs, OnDisk, Pixels, Posteriors
 from ssl_dgm.data.shards import Shards
 from ssl_dgm.data.slots import Slots
 from ssl_dgm.models.base import DeepGenerativeModel
+from ssl_dgm.probability import convolutions
+from ssl_dgm.probability.convolutions import Image
 from ssl_dgm.training.loggers import Log
 
 Say = Callable[[str], None]
@@ -97,12 +99,35 @@ class FirstStage:
 
 def outline(config: Config, source: sources.Source) -> DeepGenerativeModel:
     """The model with one unit per latent, for its factorisation's text."""
-    small = dataclasses.replace(config.network, hidden=[1])
+    small = dataclasses.replace(config.network, name="mlp", hidden=[1])
     stage = schema.Stage(config.model, small, config.objective, config.optimizer, config.budget)
     slots = Slots.of(config, source)
     return models.create(
         stage, x_dim=1, num_classes=slots.num_slots, prior=slots.prior, seeds=[0], num_labelled=0, num_unlabelled=1
     )
+
+
+def image_of(config: Config, source: sources.Source) -> Image | None:
+    """The shape of x that the convolutions of network.name see; None where there are none.
+
+    Raises:
+        UserError: for rows that are no images, or of a size that the convolutions do not divide.
+    """
+    kind = config.network.name
+    if kind not in convolutions.KINDS or schema.is_estimator(config):
+        return None
+    height, width, channels = (*source.shape, 1)[:3]
+    flat = isinstance(source.train_x, Shards) and len(source.train_x.files[0].shape) == 2
+    if flat or source.kept is not None:
+        what = "flat rows" if flat else "images without their constant pixels"
+        remedy = "write shards of images [n, H, W]" if flat else "add data.min_pixel_sd=0"
+        raise UserError(f"network.name={kind} sees images, but data={source.name} has {what}; {remedy}, or use mlp")
+    if not convolutions.fits(kind, (channels, height, width)):
+        raise UserError(
+            f"network.name={kind} does not fit the {height} x {width} images of data={source.name}: its decoder would "
+            "not give back their size (28 x 28 and 32 x 32 do fit); use network=mlp"
+        )
+    return channels, height, width
 
 
 def create(job: Job, seeds: Sequence[int], x_dim: int) -> DeepGenerativeModel:
@@ -120,6 +145,7 @@ def create(job: Job, seeds: Sequence[int], x_dim: int) -> DeepGenerativeModel:
         replicas_mode=config.trainer.replicas,
         prediction_draws=config.prediction_draws,
         condition=torch.from_numpy(job.source.central()) if config.condition == "center" else None,
+        image=image_of(config, job.source),
     )
     model.free_slots = job.attributes_slots
     return model
@@ -136,14 +162,25 @@ def inputs(job: Job) -> tuple[Inputs, Inputs]:
 
 
 def data_module(job: Job, train: Inputs, seeds: Sequence[int]) -> SeededDataModule:
-    """The batches of these seeds, whose rows `train` has."""
+    """The batches of these seeds, whose rows `train` has.
+
+    Raises:
+        UserError: for BatchNorm where an update has a single labelled or unlabelled row, which has no s.d.
+    """
     source = job.source
-    return SeededDataModule(
+    data = SeededDataModule(
         train, torch.from_numpy(source.train_y), job.slots.num_slots,
         [job.splits[seed] for seed in seeds] if job.splits else None, source.num_train, seeds, job.config.budget,
         job.device, shared_order=isinstance(source.train_x, Shards), pool=job.pool,
         by_class=job.config.data.order == "by_class",
     )  # fmt: skip
+    if job.config.network.norm == "batch" and 1 in (data.labelled_per_step, data.unlabelled_per_step):
+        which = "labelled" if data.labelled_per_step == 1 else "unlabelled"
+        raise UserError(
+            f"network.norm=batch has no s.d. of the 1 {which} row of an update; use budget.{which}_per_step=2 or more, "
+            "or network.norm=group"
+        )
+    return data
 
 
 def assembled(job: Job, seeds: Sequence[int], device: torch.device) -> tuple[DeepGenerativeModel, SeededDataModule]:

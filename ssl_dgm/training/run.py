@@ -18,7 +18,7 @@ from ssl_dgm.data.slots import Slots
 from ssl_dgm.files import locked, remove_torn
 from ssl_dgm.training import checkpoints, devices, estimates, generative, loggers, supervised
 from ssl_dgm.training.fit import check_device, deadline_of
-from ssl_dgm.training.jobs import Job, Result, Say, outline
+from ssl_dgm.training.jobs import Job, Result, Say, image_of, outline
 
 
 def run(config: Config, say: Say, command: str = "", deadline: float | None = None) -> Result:
@@ -44,6 +44,7 @@ def run(config: Config, say: Say, command: str = "", deadline: float | None = No
         config = dataclasses.replace(config, split=published)
     shared = devices.find_devices(config)
     check_device(config, shared[0])
+    image_of(config, seen)
     loggers.check(config)
     key = schema.key(config, source.sha256)
     factorisation = "" if schema.is_estimator(config) else str(outline(config, seen))

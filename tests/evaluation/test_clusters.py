@@ -51,7 +51,7 @@ def test_mutual_information_is_scikit_learn_s(rows: tuple[np.ndarray, np.ndarray
 
 def test_slots_in_use_take_a_thousandth_of_the_rows() -> None:
     assert clusters.slots_used(np.array([[1000, 1, 0, 0], [996, 0, 2, 1]])) == 2
-    assert clusters.slots_used(np.array([[1000, 1, 0, 0], [997, 0, 2, 0]])) == 2
+    assert clusters.slots_used(np.array([[1000, 2, 0, 0], [995, 0, 2, 1]])) == 3
 
 
 def test_scores_of_labelled_and_of_hidden_classes() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch import distributions as td
 
-from ssl_dgm.probability.distributions import LOG_VAR_LIMIT, Bernoulli, Categorical, Gaussian
+from ssl_dgm.probability.distributions import LOG_VAR_LIMIT, Bernoulli, Categorical, Gaussian, Levels, Squared
 
 # Leading dimensions of a parameter and of a value that meet by broadcasting, as in a trace: M, K, B.
 shapes = st.sampled_from([((5,), (5,)), ((3, 5), (5,)), ((3, 1), (5,)), ((2, 3, 5), (3, 1)), ((), (2, 1, 5))])
@@ -113,6 +113,78 @@ def test_bernoulli_density_of_certain_pixels_is_finite_and_exact() -> None:
     density = Bernoulli(torch.tensor([[200.0, -200.0]]))
     assert density.log_prob(torch.tensor([1.0, 0.0])).item() == 0
     assert density.log_prob(torch.tensor([0.0, 1.0])).item() == -400
+
+
+# --- Levels
+
+
+@quick
+@given(seeds, shapes)
+def test_the_density_of_levels_is_that_of_torch(seed: int, lead: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
+    logits = 3 * normal(seed, *lead[0], 4, 256)
+    level = torch.randint(256, (*lead[1], 4), generator=torch.Generator().manual_seed(seed))
+    expected = td.Independent(td.Categorical(logits=logits), 1).log_prob(level)
+    # As they come from the data, in float32.
+    torch.testing.assert_close(Levels(logits).log_prob(level.byte().float() / 255), expected)
+
+
+def test_every_level_is_found_and_their_probabilities_sum_to_one() -> None:
+    logits, x = normal(0, 1, 256), torch.arange(256, dtype=torch.uint8)[:, None].float() / 255
+    densities = Levels(logits).log_prob(x)
+    torch.testing.assert_close(densities, logits[0].log_softmax(0))
+    torch.testing.assert_close(densities.exp().sum().item(), 1.0)
+
+
+def test_the_mean_of_levels_is_their_expectation_in_pixels() -> None:
+    logits = normal(0, 3, 4, 256)
+    expected = (td.Categorical(logits=logits).probs * torch.arange(256) / 255).sum(-1)
+    torch.testing.assert_close(Levels(logits).mean, expected)
+
+
+def test_sure_levels_are_finite_with_their_gradient() -> None:
+    logits = torch.zeros(2, 256)
+    logits[0, 0], logits[1, 255] = 1e4, 1e4
+    logits.requires_grad_()
+    right, wrong = Levels(logits).log_prob(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
+    assert (right.item(), wrong.item()) == (0, -2e4)
+    wrong.backward()
+    assert logits.grad is not None and logits.grad.isfinite().all() and logits.grad[0, 255] == 1
+
+
+# --- Squared
+
+
+@quick
+@given(seeds, shapes)
+def test_the_squared_error_is_a_gaussian_of_fixed_variance(
+    seed: int, lead: tuple[tuple[int, ...], tuple[int, ...]]
+) -> None:
+    logits, x, scale = 2 * normal(seed, *lead[0], 4), normal(seed + 1, *lead[1], 4).sigmoid(), 0.3
+    sd = torch.tensor(math.sqrt(1 / (2 * scale)), dtype=torch.float64)
+    expected = td.Independent(td.Normal(torch.sigmoid(logits), sd), 1).log_prob(x)
+    torch.testing.assert_close(Squared(logits, scale).log_prob(x), expected)
+    torch.testing.assert_close(Squared(logits, scale).mean, torch.sigmoid(logits))
+
+
+def test_its_gradient_is_that_of_the_scaled_squared_error() -> None:
+    logits, x = normal(0, 5, 4).requires_grad_(), normal(1, 5, 4).sigmoid()
+    (own,) = torch.autograd.grad(-Squared(logits, 0.25).log_prob(x).sum(), logits)
+    # With scale = 1 / D, the mean over pixels.
+    (mean,) = torch.autograd.grad((x - logits.sigmoid()).square().mean(-1).sum(), logits)
+    torch.testing.assert_close(own, mean)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_saturated_parameters_are_finite_with_their_gradients(value: float) -> None:
+    x = torch.tensor([value, value])
+    for sign in (-1e4, 1e4):
+        parameter = torch.full((2,), sign, requires_grad=True)
+        for density in (Squared(parameter, 0.5), Bernoulli(parameter), Gaussian(x - 0.5, parameter)):
+            (gradient,) = torch.autograd.grad(density.log_prob(x), parameter)
+            assert density.log_prob(x).isfinite() and gradient.isfinite().all()
+    far = torch.full((2,), 30.0, requires_grad=True)
+    (gradient,) = torch.autograd.grad(Gaussian(far, torch.full((2,), -1e4)).log_prob(x), far)
+    assert gradient.isfinite().all() and gradient.all()
 
 
 # --- Categorical

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from ssl_dgm.probability.distributions import Bernoulli, Categorical, Gaussian
+from ssl_dgm.probability.distributions import Bernoulli, Categorical, Gaussian, Levels, Squared
 from ssl_dgm.probability.factors import Factor, Factorisation, Factors
 from ssl_dgm.probability.networks import Architecture
+from ssl_dgm.probability.norms import BatchNorm, GroupNorm
 
 DIMS = {"x": 6, "y": 3, "z": 2, "z1": 4, "z2": 2, "a": 5}
 
@@ -55,13 +56,71 @@ def test_a_factor_of_each_kind_gives_its_distribution_of_the_size_of_its_variabl
     torch.testing.assert_close(categorical.log_probs.exp().sum(-1), torch.ones(8))
 
 
-def test_the_likelihood_is_what_the_data_ask_for() -> None:
-    values = {"z": torch.zeros(8, 2)}
-    assert isinstance(Factors(DIMS, Architecture(), "gaussian").likelihood("x | z")(values), Gaussian)
+LIKELIHOODS = {"auto": Bernoulli, "gaussian": Gaussian, "categorical": Levels, "mse": Squared}
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+@pytest.mark.parametrize("kind", ["mlp", "conv"])
+def test_the_likelihood_is_what_is_asked_for(name: str, kind: str) -> None:
+    images = {} if kind == "mlp" else {"x": (1, 2, 2)}
+    architecture = Architecture((7,), kind=kind, images=images)
+    density = Factors({"x": 4, "z": 2}, architecture, name).likelihood("x | z")({"z": torch.randn(3, 8, 2)})
+    assert isinstance(density, LIKELIHOODS[name])
+    assert density.mean.shape == (3, 8, 4)
+    assert density.log_prob(torch.rand(8, 4)).shape == (3, 8)
+
+
+def test_pixels_have_the_trials_and_the_scale_that_they_were_given() -> None:
     for trials in (1, 16):
-        density = Factors(DIMS, Architecture(), "bernoulli", trials).likelihood("x | z")(values)
-        assert isinstance(density, Bernoulli)
-        assert density.trials == trials
+        density = Factors(DIMS, Architecture(), "auto", trials).likelihood("x | z")({"z": torch.zeros(8, 2)})
+        assert isinstance(density, Bernoulli) and density.trials == trials
+    for scale, expected in ((0.7, 0.7), (None, 1 / DIMS["x"])):
+        density = Factors(DIMS, Architecture(), "mse", mse_scale=scale).likelihood("x | z")({"z": torch.zeros(8, 2)})
+        assert isinstance(density, Squared) and density.scale == expected
+
+
+# --- Which networks are normalised, and how
+
+
+def norms_of(factor: Factor) -> set[str]:
+    kinds = {BatchNorm: "batch", GroupNorm: "group"}
+    return {kinds[type(module)] for module in factor.modules() if type(module) in kinds}
+
+
+def test_batch_norm_stands_where_no_parent_depends_on_the_class() -> None:
+    f = Factors(DIMS, Architecture((7,), norm="batch"))
+    assert norms_of(f.categorical("y | a x")) == norms_of(f.normal("a | x")) == {"batch"}
+    assert (
+        norms_of(f.normal("z | x y")) == norms_of(f.likelihood("x | z")) == norms_of(f.normal("a | x y z")) == {"group"}
+    )
+    assert norms_of(f.likelihood("x | z", norm="batch")) == {"batch"}
+    without = Factors({"x": 6, "z": 2}, Architecture((7,), norm="batch"))
+    assert norms_of(without.likelihood("x | z")) == {"batch"}
+    for kind in ("none", "group"):
+        of_kind = Factors(DIMS, Architecture((7,), norm=kind))
+        for factor in (of_kind.normal("a | x"), of_kind.likelihood("x | z", norm="batch")):
+            assert norms_of(factor) == {kind} - {"none"}
+
+
+def test_a_trunk_sees_rows_alone_and_has_batch_norm_beside_a_class() -> None:
+    f = Factors({"x": 144, "y": 3, "z": 2}, Architecture((7,), norm="batch", kind="conv", images={"x": (1, 12, 12)}))
+    assert norms_of(f.normal("z | x y")) == {"batch", "group"}
+    assert norms_of(f.categorical("y | x")) == {"batch"}
+    assert norms_of(f.likelihood("x | y z")) == set()
+
+
+def test_figueroa_normalises_convolutions_only() -> None:
+    f = Factors(
+        {"x": 144, "y": 3, "z": 2, "h": 5},
+        Architecture((7,), norm="batch", kind="figueroa", images={"x": (1, 12, 12)}),
+    )
+    assert norms_of(f.categorical("y | h")) == norms_of(f.normal("z | h y")) == set()
+    assert norms_of(f.likelihood("x | z", norm="batch")) == {"batch"}
+
+
+def test_batch_norm_over_classes_is_refused(f: Factors) -> None:
+    with pytest.raises(ValueError, match=r"norm='batch' of 'x \| y z' would take the classes of y for rows"):
+        f.likelihood("x | y z", norm="batch")
 
 
 def test_the_priors_are_standard_normal_and_uniform(f: Factors) -> None:

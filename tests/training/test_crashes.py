@@ -16,7 +16,11 @@ from ssl_dgm.files import read_json
 Command = Callable[..., Outcome]
 Start = Callable[..., subprocess.Popen[str]]
 EPOCHS = 24
-LONG = (*SMOKE, "seeds=[0,1]", "network.hidden=[24]", f"budget.epochs={EPOCHS}", "trainer.checkpoint_every=2")
+# With running statistics, which are a state that no optimiser keeps.
+LONG = (
+    *SMOKE, "seeds=[0,1]", "network.hidden=[24]", "network.norm=batch", f"budget.epochs={EPOCHS}",
+    "trainer.checkpoint_every=2",
+)  # fmt: skip
 
 
 def wait_for(pattern: str, folder: Path, seconds: float = 120) -> None:
