@@ -1,7 +1,8 @@
 """ADGM, the auxiliary deep generative model: M2 with an auxiliary variable in its posterior."""
 
 from ssl_dgm.models.base import DeepGenerativeModel
-from ssl_dgm.probability.factors import Factorisation, Factors
+from ssl_dgm.probability.factors import Factorisation
+from ssl_dgm.probability.notation import Factors
 
 
 class ADGM(DeepGenerativeModel):

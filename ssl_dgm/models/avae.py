@@ -1,7 +1,8 @@
 """AVAE, a variational auto-encoder whose auxiliary variable makes the posterior of z richer than a Gaussian."""
 
 from ssl_dgm.models.base import DeepGenerativeModel
-from ssl_dgm.probability.factors import Factorisation, Factors
+from ssl_dgm.probability.factors import Factorisation
+from ssl_dgm.probability.notation import Factors
 
 
 class AVAE(DeepGenerativeModel):

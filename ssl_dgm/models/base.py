@@ -24,9 +24,10 @@ from ssl_dgm.models.objective import Noise, Objective, Shares
 from ssl_dgm.models.optimizers import Adam, AdamUncorrected
 from ssl_dgm.probability import bounds, replicas
 from ssl_dgm.probability.convolutions import Image, Picture, Trunk
-from ssl_dgm.probability.factors import Factorisation, Factors, RelaxedCategoricalFactor
+from ssl_dgm.probability.factors import Factorisation, RelaxedCategoricalFactor
 from ssl_dgm.probability.networks import Architecture
 from ssl_dgm.probability.norms import BatchNorm
+from ssl_dgm.probability.notation import Factors
 from ssl_dgm.probability.randomness import Streams
 
 VALIDATION_DRAWS = 10  # of what q draws before y, at every validation

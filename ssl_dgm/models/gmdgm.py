@@ -1,7 +1,8 @@
 """GM-DGM, the Gaussian-mixture deep generative model, for semi-unsupervised learning."""
 
 from ssl_dgm.models.base import DeepGenerativeModel
-from ssl_dgm.probability.factors import Factorisation, Factors
+from ssl_dgm.probability.factors import Factorisation
+from ssl_dgm.probability.notation import Factors
 
 
 class GMDGM(DeepGenerativeModel):

@@ -1,7 +1,8 @@
 """GMVAE, the Gaussian-mixture variational auto-encoder that auxiliary tasks teach its classes."""
 
 from ssl_dgm.models.base import DeepGenerativeModel
-from ssl_dgm.probability.factors import Factorisation, Factors
+from ssl_dgm.probability.factors import Factorisation
+from ssl_dgm.probability.notation import Factors
 
 
 class GMVAE(DeepGenerativeModel):

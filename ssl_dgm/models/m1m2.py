@@ -1,7 +1,8 @@
 """M1+M2, the stacked model: an M2 whose observed variable is the latent of an M1."""
 
 from ssl_dgm.models.base import DeepGenerativeModel
-from ssl_dgm.probability.factors import Factorisation, Factors
+from ssl_dgm.probability.factors import Factorisation
+from ssl_dgm.probability.notation import Factors
 
 
 class M1M2(DeepGenerativeModel):

@@ -1,7 +1,8 @@
 """M2, the generative semi-supervised model."""
 
 from ssl_dgm.models.base import DeepGenerativeModel
-from ssl_dgm.probability.factors import Factorisation, Factors
+from ssl_dgm.probability.factors import Factorisation
+from ssl_dgm.probability.notation import Factors
 
 
 class M2(DeepGenerativeModel):

@@ -1,7 +1,8 @@
 """SDGM, the skip deep generative model: two stochastic layers below the class, with skip connections."""
 
 from ssl_dgm.models.base import DeepGenerativeModel
-from ssl_dgm.probability.factors import Factorisation, Factors
+from ssl_dgm.probability.factors import Factorisation
+from ssl_dgm.probability.notation import Factors
 
 
 class SDGM(DeepGenerativeModel):

@@ -8,8 +8,9 @@ from pyro.infer import Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
 from torch import Tensor
 
 from ssl_dgm.probability import bounds
-from ssl_dgm.probability.factors import Factorisation, Factors
+from ssl_dgm.probability.factors import Factorisation
 from ssl_dgm.probability.networks import Architecture
+from ssl_dgm.probability.notation import Factors
 
 K, B, D, L = 3, 6, 5, 2
 

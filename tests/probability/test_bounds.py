@@ -19,13 +19,13 @@ from ssl_dgm.probability.bounds import Trace, trace
 from ssl_dgm.probability.factors import (
     CategoricalFactor,
     Factorisation,
-    Factors,
     GivenCategorical,
     NetworkFactor,
     NormalFactor,
     StandardNormal,
 )
 from ssl_dgm.probability.networks import Architecture
+from ssl_dgm.probability.notation import Factors
 
 K, B, D, L = 3, 6, 4, 2
 

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from ssl_dgm.probability.distributions import Bernoulli, Categorical, Gaussian, Levels, Squared
-from ssl_dgm.probability.factors import Factor, Factorisation, Factors
+from ssl_dgm.probability.factors import Factor, Factorisation
 from ssl_dgm.probability.networks import Architecture
 from ssl_dgm.probability.norms import BatchNorm, GroupNorm
+from ssl_dgm.probability.notation import Factors
 
 DIMS = {"x": 6, "y": 3, "z": 2, "z1": 4, "z2": 2, "a": 5}
 

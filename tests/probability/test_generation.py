@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssl_dgm.probability.factors import Factorisation, Factors
+from ssl_dgm.probability.factors import Factorisation
 from ssl_dgm.probability.generation import generate
 from ssl_dgm.probability.networks import Architecture
+from ssl_dgm.probability.notation import Factors
 
 K, B, M = 3, 5, 2
 DIMS = {"x": 6, "y": K, "z": 2, "a": 4}

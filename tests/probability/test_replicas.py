@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ssl_dgm.probability import bounds
-from ssl_dgm.probability.factors import Factorisation, Factors
+from ssl_dgm.probability.factors import Factorisation
 from ssl_dgm.probability.networks import Architecture
+from ssl_dgm.probability.notation import Factors
 from ssl_dgm.probability.randomness import Streams
 from ssl_dgm.probability.replicas import clip_per_seed, one_seed, over_seeds, stack
 
