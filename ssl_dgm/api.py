@@ -118,7 +118,8 @@ class Fitted:
     def predict(self, x: Any) -> np.ndarray:
         """The most probable class of every row, int64 [N]: by q(y | x), or by the classifier on the M1's means.
 
-        That is how a run is scored unless it has classify=generative or features=sample, which draw samples.
+        That is how a run is scored unless it has classify=generative or features=sample, which draw samples. Of a model
+        with free slots, the class that the most probable slot is attributed to, -1 where it is to none.
 
         Args:
             x: images [N, H, W] or rows [N, D]: uint8 from 0 to 255, or floats from 0 to 1.
@@ -127,11 +128,15 @@ class Fitted:
             UserError: for another shape or range, and for a model without classes.
         """
         if isinstance(self.model, DeepGenerativeModel):
-            return self._log_q_y(x).argmax(-1).cpu().numpy()
+            slots = self._log_q_y(x).argmax(-1).cpu().numpy()
+            attribution = self.record.get("attribution")
+            return slots if attribution is None else np.asarray(attribution, np.int64)[slots]
         return np.asarray(self.model.predict(self._features(x)), np.int64)
 
     def predict_proba(self, x: Any) -> np.ndarray:
         """q(y | x) of every row, float32 [N, K]; an estimator's own probabilities where it has any.
+
+        Of a model with free slots the columns are slots: `record["attribution"]` says which class each one is.
 
         Raises:
             UserError: as `predict`, and for an SVM, which has none.
@@ -159,14 +164,14 @@ class Fitted:
         """Mean images of n draws from the generative model, float32 [n, H, W].
 
         Args:
-            y: the class of all of them; None: classes in turn, 0, 1, 2, ..., for a model that has any.
+            y: the class, or slot, of all of them; None: all in turn, 0, 1, 2, ..., for a model that has any.
 
         Raises:
             UserError: for an estimator, and for a class that is not there.
         """
         if not isinstance(self.model, DeepGenerativeModel):
             raise UserError(f"{self.record['model']} generates nothing; use model=m1, m2 or m1m2")
-        classes, one_hot = self._job.source.num_classes, None
+        classes, one_hot = self._job.slots.num_slots, None
         if y is not None and not (self.model.has_classes and 0 <= y < classes):
             known = f"there are 0 to {classes - 1}" if self.model.has_classes else "the model has no classes"
             raise UserError(f"y={y} is no class; {known}")

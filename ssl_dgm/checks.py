@@ -7,12 +7,13 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from ssl_dgm.config import Config, Stage, UserError, first_stage, flatten
+from ssl_dgm.config import Config, Stage, UserError, first_stage, flatten, is_supervised
 
 CHOICES = {
     "classifier": ("none", "logistic", "svm", "knn"),
     "features": ("mean", "sample"),
     "classify": ("discriminative", "generative"),
+    "condition": ("center",),
     "selection": ("last", "best_validation"),
     "data.pixels": ("sampled", "grey"),
     "budget.precision": ("32", "bf16", "tf32"),
@@ -70,6 +71,11 @@ def check_keys(overrides: list[str]) -> None:
         key = key.lstrip("+~").partition("@")[0]
         if word.startswith(("-", "~")) or before.startswith("-") or key.startswith("hydra"):
             continue
+        if key == "data.order" and "by_class" in word:
+            raise UserError(
+                f"{word} leaks which unlabelled rows are of one class; leave it out, or use "
+                "experiment=maaloe2015_by_class, which shows what the leak is worth"
+            )
         if not sign:
             raise UserError(f"'{word}' is not a key=value pair; write for example labels=100")
         if key == "experiment" or key in known:
@@ -129,7 +135,7 @@ def check(config: Config) -> None:
         stem = key.removeprefix("m1.")
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{key}={value} is not a finite number; use for example {_example(key)}")
-        if stem in CHOICES and value not in CHOICES[stem]:
+        if stem in CHOICES and value is not None and value not in CHOICES[stem]:
             raise UserError(f"{key}={value} is unknown; {nearest(str(value), list(CHOICES[stem]))}")
         if stem in POSITIVE and value is not None and value <= 0:
             raise UserError(f"{key}={value} is not positive; use for example {_example(key)}")
@@ -145,11 +151,38 @@ def check(config: Config) -> None:
             raise UserError(f"{prefix}budget.labelled_per_step={per_step} is unknown; use share, all or a number")
     if config.labels < 0:
         raise UserError(f"labels={config.labels} is not positive; use for example labels=100, or 0 for clusters")
+    _check_classes(config)
+    if (config.condition is None) == (config.model.name == "cvae"):
+        raise UserError(
+            f"condition={config.condition} is not for model={config.model.name}; use model=cvae condition=center, that "
+            "draws images around their centre, or leave it out"
+        )
     _check_memmap(config)
     if config.time_limit is not None:
         seconds(config.time_limit)
     if config.csv is not None and Path(config.csv).is_dir():
         raise UserError(f"csv={config.csv} is a folder; name a file in it, for example csv={config.csv}/rows.csv")
+
+
+def _check_classes(config: Config) -> None:
+    """Refuses classes that contradict each other or the number of labels; what the data have is checked with them."""
+    labelled, hidden, extra = config.classes.labelled, config.classes.hidden, config.classes.extra
+    for name, classes in (("labelled", labelled), ("hidden", hidden)):
+        if classes is not None and (len(set(classes)) < len(classes) or min(classes, default=0) < 0):
+            raise UserError(f"classes.{name}={list(classes)} is no list of classes; use for example [0,1,2], each once")
+    if both := sorted({*(labelled or ())} & {*(hidden or ())}):
+        raise UserError(f"class {both[0]} is in classes.labelled and in classes.hidden; leave it out of one")
+    if extra < 0:
+        raise UserError(f"classes.extra={extra} is negative; use 0 or a number of slots")
+    if config.labels and labelled is not None and not labelled:
+        raise UserError(f"classes.labelled=[] labels no class and labels={config.labels}; use labels=0 for clusters")
+    if config.labels == 0 and (labelled or hidden):
+        name = "labelled" if labelled else "hidden"
+        told = f"classes.{name}={list(labelled or hidden or ())}"
+        raise UserError(f"labels=0 labels no class, whatever {told} says; use classes.{name}=null")
+    if config.labels == 0 and is_supervised(config):
+        what = "model=nn" if config.model.name == "nn" else f"model={config.model.name} classifier={config.classifier}"
+        raise UserError(f"labels=0 leaves {what} nothing to learn from; use for example labels=100, or model=m2")
 
 
 def _check_pixels(config: Config, stage: Stage, prefix: str) -> None:
@@ -192,6 +225,10 @@ def _check_memmap(config: Config) -> None:
                 f"(data={config.data.name} is looked for in the folder that SSL_DGM_DATA names)"
             )
         return
+    for name, value, instead in (("pool", config.data.pool, "train"), ("order", config.data.order, "shuffled")):
+        if value != instead:
+            needs = "rows that are in memory" if name == "pool" else "the class of every row"
+            raise UserError(f"data.{name}={value} needs {needs}, and data=memmap has not; use data.{name}={instead}")
     # Without a folder it is refused where the folder is looked for.
     if config.data.folder is not None and (first := first_stage(config)) is not None:
         what = config.model.name if config.m1 else f"{config.model.name} classifier={config.classifier}"

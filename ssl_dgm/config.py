@@ -184,6 +184,7 @@ class Config(Stage):
     labels: int = 100  # 0: none, y is a cluster
     seeds: list[int] = field(default_factory=lambda: [0])
     split_seed: int | None = None  # null: every seed draws its own labels
+    condition: str | None = None  # cvae: the part of an image that is given; center: the central half of both sides
     classifier: str = "svm"  # m1: what is fitted on its features; none: only the VAE
     features: str = "mean"  # m1: mean or sample of q(z | x)
     classify: str = "discriminative"  # or generative: class posteriors from importance samples
@@ -219,11 +220,12 @@ UNUSED_BY_BARE_M1 = (
     "classes",
     "prediction_draws",
 )
+WITHOUT_CLASSES = ("avae", "cvae")
 UNUSED_BY_ESTIMATOR = (
     "objective", "optimizer", "budget", "m1_seed", "classifier", "features", "classify",
     "generative_samples", "prediction_draws", "likelihood_samples", "selection", "network.name", "network.activation",
     "network.init", "network.init_sd", "network.norm", "model.z_dim", "model.a_dim", "model.h_dim", "model.likelihood",
-    "model.mse_scale", "model.q_log_var", "model.min_unit_sd",
+    "model.mse_scale", "model.q_log_var", "model.min_unit_sd", "classes.extra", "data.order",
 )  # fmt: skip
 
 
@@ -259,8 +261,8 @@ def is_supervised(config: Config) -> bool:
 
 
 def needs_labels(config: Config) -> bool:
-    """Whether anything in the run reads a label: all but a bare M1."""
-    return not (config.model.name == "m1" and config.classifier == "none")
+    """Whether anything in the run reads a label: all but a bare M1 and the other models without classes."""
+    return not (config.model.name in WITHOUT_CLASSES or (config.model.name == "m1" and config.classifier == "none"))
 
 
 def departures(config: Config) -> dict[str, Any]:

@@ -246,6 +246,13 @@ def new(config: Config, key: str, seed: int, metrics: Mapping[str, float], **fac
     }
 
 
+def unit(metric: str) -> str:
+    """What a metric is shown in: '%' for a share (0.0333 is 3.33 %), 'nats', or '' for a count."""
+    if any(word in metric for word in ("error", "accuracy", "nmi")):
+        return "%"
+    return "" if metric in ("live_units", "test/slots_used") else "nats"
+
+
 def model_name(config: Config) -> str:
     """The model as a table names it: m1+svm for M1 with a classifier."""
     has_classifier = config.model.name == "m1" and config.classifier != "none"

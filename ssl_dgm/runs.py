@@ -161,8 +161,9 @@ def _headline(folder: Path) -> str:
     for metric in HEADLINES:
         values = [record["metrics"][metric] for record in kept if metric in record["metrics"]]
         if values:
-            text = mean_and_spread(values, 100 if metric.endswith("error") else 1)
-            return f"{metric.replace('/', ' ')} {text.replace(' (', ' % (' if metric.endswith('error') else ' nats (')}"
+            unit = records.unit(metric)
+            text = mean_and_spread(values, 100 if unit == "%" else 1)
+            return f"{metric.replace('/', ' ')} {text.replace(' (', f' {unit} (')}"
     return ""
 
 

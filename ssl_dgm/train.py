@@ -38,9 +38,9 @@ Trains a model on few labels and many unlabelled rows, and prints its test error
 Choices
   model       m1 (with classifier=logistic|svm|knn|none), m2, m1m2, nn (supervised network)
   data        digits (embedded), mnist, fashion_mnist (from the folder SSL_DGM_DATA, or downloaded),
-              memmap (shards larger than memory in data.folder)
+              mnist_semi_unsupervised (3 to 7 have no labels), memmap (shards larger than memory in data.folder)
   budget      paper (the paper's text), short (a laptop's CPU), smoke (seconds)
-  labels      how many labelled rows, balanced over the classes
+  labels      how many labelled rows, balanced over the labelled classes; 0: y is a cluster
   seeds       [0,1,2]: replicas trained together; each draws its own labels unless split_seed is a number
   device      auto, cpu, cuda, cuda:1, ...
   logger      csv, wandb (offline without an account), tensorboard
@@ -63,7 +63,7 @@ def say(line: str) -> None:
 
 def baseline_of(config: Config) -> Config | None:
     """The supervised network on the same labels that stands beside a model; None where it would say nothing."""
-    if config.baseline is None or schema.is_estimator(config) or not schema.needs_labels(config):
+    if config.baseline is None or schema.is_estimator(config) or not schema.needs_labels(config) or not config.labels:
         return None
     return dataclasses.replace(
         config, model=ModelConfig(name=config.baseline), network=NetworkConfig(), m1=None, baseline=None

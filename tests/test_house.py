@@ -48,6 +48,7 @@ TORCH_FREE = (
     "runs",
     "data/sources.py",
     "data/shards.py",
+    "data/slots.py",
     "data/splits.py",
 )
 FILES = sorted(PACKAGE.rglob("*.py"))

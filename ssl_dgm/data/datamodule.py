@@ -110,12 +110,16 @@ class SeededDataModule(pl.LightningDataModule):
     Args:
         inputs: all rows, training and validation.
         targets: class of every row, [N].
-        num_classes: K.
-        splits: one per seed; None for a model that uses no labels, which then sees all `num_train` rows.
+        num_slots: K, the values of y, of which the classes are the first.
+        splits: one per seed, all with as many labelled rows, perhaps none; None for a model that uses no labels, which
+            then sees the first `pool` rows.
         num_train: rows before the validation rows.
         seeds: the S seeds.
         budget: says how an epoch is cut into updates.
         device: where the rows lie and the draws happen.
+        pool: rows that a model without labels sees; None: `num_train`.
+        by_class: deals the unlabelled rows class by class, those of a class in the order of their numbers, alike in
+            every epoch, instead of shuffled: updates are of one class each. What is left over at the end is not seen.
         shared_order: deals the same unlabelled rows to all seeds at an update, for rows that have to be read, in an
             order that is a function of the epoch alone. Row numbers stay on the CPU then.
     """
@@ -124,27 +128,33 @@ class SeededDataModule(pl.LightningDataModule):
         self,
         inputs: Inputs,
         targets: Tensor,
-        num_classes: int,
+        num_slots: int,
         splits: Sequence[Split] | None,
         num_train: int,
         seeds: Sequence[int],
         budget: BudgetConfig,
         device: torch.device,
         shared_order: bool = False,
+        pool: int | None = None,
+        by_class: bool = False,
     ) -> None:
         super().__init__()
         self.inputs, self.num_train, self.num_rows = inputs.to(device), num_train, len(targets)
         home = torch.device("cpu") if shared_order else device
-        self.targets, self.one_hot = targets.to(home), torch.eye(num_classes, device=device)
+        self.targets, self.one_hot = targets.to(home), torch.eye(num_slots, device=device)
         if splits is None:
             self.labelled = torch.empty(len(seeds), 0, dtype=torch.long, device=home)
         else:
             self.labelled = torch.stack([torch.from_numpy(s.labelled) for s in splits]).to(home)
-        self.num_unlabelled = num_train if splits is None else len(splits[0].unlabelled)
+        pool = num_train if pool is None else pool
+        self.num_unlabelled, self.by_class = pool if splits is None else len(splits[0].unlabelled), by_class
         self.shared = Streams([SHARED], "shared order") if shared_order else None
         if self.shared is None:
-            pools = [torch.arange(num_train)] if splits is None else [torch.as_tensor(s.unlabelled) for s in splits]
+            pools = [torch.arange(pool)] if splits is None else [torch.as_tensor(s.unlabelled) for s in splits]
             self.unlabelled = torch.stack(pools).to(device).expand(len(seeds), -1)
+            if by_class:
+                places = self.targets[self.unlabelled].argsort(dim=1, stable=True)
+                self.unlabelled = self.unlabelled.gather(1, places)
         self.updates, self.labelled_per_step = self._cut(budget)
         self.order = Streams(seeds, "order", home)
         self.draws = Streams(seeds, "inputs", device)
@@ -183,18 +193,19 @@ class SeededDataModule(pl.LightningDataModule):
         self.draws.begin(epoch)
         labelled = self._deal(self.labelled, self.labelled_per_step)
         if self.shared is None:
-            unlabelled: Updates = self._deal(self.unlabelled, self.unlabelled_per_step)
+            unlabelled: Updates = self._deal(self.unlabelled, self.unlabelled_per_step, shuffled=not self.by_class)
         else:
             order = self.shared.begin(epoch).permutations(self.num_train)[0]
             left_out = self.num_train - self.num_unlabelled > 0
             unlabelled = OneOrder(order, self.labelled, left_out, self.updates, self.unlabelled_per_step)
         self.begun, self.dealt = epoch, Rows(labelled, unlabelled)
 
-    def _deal(self, rows: Tensor, per_step: int) -> Tensor:
-        """A shuffled pool [S, N], begun anew as often as the epoch needs, as [T, S, per_step]."""
+    def _deal(self, rows: Tensor, per_step: int, shuffled: bool = True) -> Tensor:
+        """A pool [S, N], shuffled and begun anew as often as the epoch needs, or as it stands, as [T, S, per_step]."""
         needed = self.updates * per_step
-        order = self.order.permutations(rows.shape[1], -(-needed // max(1, rows.shape[1])))[:, :needed]
-        return rows.gather(1, order).view(len(rows), self.updates, per_step).transpose(0, 1)
+        if shuffled:
+            rows = rows.gather(1, self.order.permutations(rows.shape[1], -(-needed // max(1, rows.shape[1]))))
+        return rows[:, :needed].reshape(len(rows), self.updates, per_step).transpose(0, 1)
 
     def train_dataloader(self) -> range:
         """The updates of an epoch by number; `batch` makes them."""

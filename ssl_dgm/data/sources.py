@@ -100,6 +100,13 @@ class Source:
         kept[kept] = varied
         return dataclasses.replace(self, train_x=self.train_x[:, varied], test_x=self.test_x[:, varied], kept=kept)
 
+    def central(self) -> np.ndarray:
+        """Which pixels that are left are in the central half of both sides of an image, bool [x_dim]."""
+        height, width = self.shape[:2]
+        mask = np.zeros(self.shape, bool)
+        mask[height // 4 : height - height // 4, width // 4 : width - width // 4] = True
+        return mask.reshape(-1) if self.kept is None else mask.reshape(-1)[self.kept]
+
     def to_images(self, x: np.ndarray) -> np.ndarray:
         """[..., *shape] from [..., x_dim], in x's type; dropped pixels are 0."""
         if self.kept is None:

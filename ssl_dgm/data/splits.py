@@ -1,12 +1,14 @@
 """Which training rows are labelled: drawn from a seed, or read from a manifest.
 
 A draw is a function of the data and of `split_seed` alone. Once written, the manifest's row
-numbers are the truth: loading one draws nothing. Row numbers count training rows, so that
-validation and test rows cannot be named.
+numbers are the truth: loading one draws nothing. Row numbers count training rows, the last of
+which are the validation rows: none of these is ever labelled, and they are in the pool only where
+that was asked for. Test rows cannot be named.
 """
 
 import hashlib
 import json
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,35 +58,50 @@ class Split:
         return digest(self.labelled, np.array([pool.below, len(pool)]) if isinstance(pool, Rest) else pool)
 
 
-def draw(source: Source, labels: int, split_seed: int, labelled_in_pool: bool = False) -> Split:
+def draw(
+    source: Source,
+    labels: int,
+    split_seed: int,
+    labelled_in_pool: bool = False,
+    classes: Collection[int] | None = None,
+    validation_in_pool: bool = False,
+) -> Split:
     """A split with `labels` labelled training rows, equally many of every class.
 
-    For one `split_seed`, fewer labels are a prefix of more. `labels` equal to the number of training
-    rows labels all of them, whatever their balance. The pool is the other training rows, or all of
-    them if `labelled_in_pool`.
+    For one `split_seed`, fewer labels are a prefix of more, and a class has the same labelled rows whichever others
+    are labelled. `labels` equal to the number of training rows labels all of them, whatever their balance, where every
+    class is labelled. The pool is the other training rows, or all of them if `labelled_in_pool`, and the validation
+    rows if `validation_in_pool`.
+
+    Args:
+        labels: 0 labels none.
+        classes: those that are labelled; None: all.
 
     Raises:
         UserError: if that number of labels cannot be drawn, or leaves no unlabelled row.
     """
+    known = range(source.num_classes) if classes is None else sorted(classes)
+    whole = len(known) == source.num_classes
     y, every = source.train_y[: source.num_train], source.num_train
     if split_seed < 0:
         raise UserError(f"split_seed={split_seed} is negative; use 0, 1, 2, ...")
-    if labels == every and not labelled_in_pool:
+    if labels == every and whole and not (labelled_in_pool or validation_in_pool):
         raise UserError(
             f"labels={labels} labels every training row of {source.name} and leaves none unlabelled; "
             "set data.labelled_in_pool=true"
         )
-    if labels == every and y.min() >= 0:
+    if labels == 0:
+        labelled = np.empty(0, np.int64)
+    elif labels == every and whole and y.min() >= 0:
         labelled = np.arange(every, dtype=np.int64)
     else:
-        _check_labels(source, labels)
+        _check_labels(source, labels, known)
         rng = np.random.Generator(np.random.PCG64(split_seed))
-        classes = range(source.num_classes)
-        # Whole classes are permuted whatever `labels` is: this makes splits nested. Classes take turns, so
-        # that the nesting is a prefix and every run of num_classes rows is balanced.
-        drawn = [rng.permutation(np.flatnonzero(y == c))[: labels // source.num_classes] for c in classes]
-        labelled = np.stack(drawn, axis=1).reshape(-1)
-    rest = Rest(every, labelled, labelled_in_pool)
+        # Whole classes are permuted whatever `labels` and `classes` are: this makes splits nested. Classes take turns,
+        # so that the nesting is a prefix and every run of as many rows as classes is balanced.
+        permuted = [rng.permutation(np.flatnonzero(y == c)) for c in range(source.num_classes)]
+        labelled = np.stack([permuted[c][: labels // len(known)] for c in known], axis=1).reshape(-1)
+    rest = Rest(len(source.train_y) if validation_in_pool else every, labelled, labelled_in_pool)
     pool = rest if isinstance(source.train_x, Shards) else np.asarray(rest)
     return Split(labelled, pool, source.name, source.sha256, source.num_classes, _counts(source, labelled), split_seed)
 
@@ -153,23 +170,27 @@ def load_manifest(path: Path, source: Source) -> Split:
     return split
 
 
-def _check_labels(source: Source, labels: int) -> None:
-    name, k, every = source.name, source.num_classes, source.num_train
+def _check_labels(source: Source, labels: int, classes: Sequence[int]) -> None:
+    name, k, every = source.name, len(classes), source.num_train
     y = source.train_y[:every]
-    sizes = np.bincount(y[y >= 0], minlength=k)
-    smallest = int(sizes.argmin())
+    sizes = np.bincount(y[y >= 0], minlength=source.num_classes)
+    smallest = min(classes, key=lambda c: sizes[c])
     most = k * int(sizes[smallest])
+    every_class = k == source.num_classes
+    of = f"the {k} {'' if every_class else 'labelled '}classes of {name}"
     whole = f"all {every} with data.labelled_in_pool=true" if y.min() >= 0 else "a data set with more labels"
+    if not every_class:
+        whole = "other classes in classes.labelled"
     limit = f"use at most {most}, or {whole}" if most else f"use {whole}"
     if labels <= 0:
-        raise UserError(f"labels={labels} is not positive; use {k} or another multiple of the {k} classes of {name}")
+        raise UserError(f"labels={labels} is not positive; use {k} or another multiple of {of}")
     if labels > every:
         raise UserError(f"labels={labels} is more than the {every:,} training rows of {name}; {limit}")
     if labels % k:
         below = labels // k * k
         options = " or ".join(str(n) for n in (below, below + k) if 0 < n <= most)
         remedy = f"use {options}" if options else limit
-        raise UserError(f"labels={labels} is not a multiple of the {k} classes of {name}; {remedy}")
+        raise UserError(f"labels={labels} is not a multiple of {of}; {remedy}")
     if labels > most:
         has = f"class {smallest} of {name} has only {sizes[smallest]:,}"
         raise UserError(f"labels={labels} takes {labels // k:,} rows of every class, and {has}; {limit}")
@@ -185,11 +206,14 @@ def _check_rows(split: Split, source: Source, path: Path) -> None:
     if isinstance(source.train_x, Shards) and not isinstance(pool, Rest):
         raise refuse(f"lists its unlabelled rows one by one, which takes too much memory for data={source.name}")
     # A Rest repeats none, and has all labelled rows or none.
-    for name, rows in (("labelled", split.labelled), *([] if isinstance(pool, Rest) else [("unlabelled", pool)])):
+    listed = [] if isinstance(pool, Rest) else [("unlabelled", pool, len(source.train_y))]
+    for name, rows, below in (("labelled", split.labelled, source.num_train), *listed):
         if not rows.size:
-            raise refuse(f"has no {name} rows")
-        if rows.min() < 0 or rows.max() >= source.num_train:
-            raise refuse(f"names {name} rows outside the {source.num_train:,} training rows of {source.name}")
+            if name == "labelled":
+                continue
+            raise refuse("has no unlabelled rows")
+        if rows.min() < 0 or rows.max() >= below:
+            raise refuse(f"names {name} rows outside the {below:,} training rows of {source.name}")
         if len(np.unique(rows)) < len(rows):
             raise refuse(f"repeats {name} rows")
     shared = 0 if isinstance(pool, Rest) else int(np.isin(split.labelled, pool).sum())

@@ -1,8 +1,9 @@
 """Pictures of a run: samples of its first seed, and the learning curves of all."""
 
 import io
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -11,10 +12,12 @@ from torch import Tensor
 from ssl_dgm.files import write_atomic
 from ssl_dgm.models.base import DeepGenerativeModel
 from ssl_dgm.probability import bounds
+from ssl_dgm.probability.factors import Part
 from ssl_dgm.probability.generation import generate
 from ssl_dgm.probability.randomness import Streams
 from ssl_dgm.records import read_curves
 
+LEGIBLE = 400  # cells of a confusion matrix, beyond which numbers would run into each other
 STYLES = 8  # rows of a class-conditional grid, draws of the latents that all classes share
 
 
@@ -30,6 +33,22 @@ def samples(model: DeepGenerativeModel, first: tuple[DeepGenerativeModel, Tensor
         return draw(model, first, STYLES * STYLES, None, streams).view(STYLES, STYLES, -1)
     y = bounds.classes(model.factorisation, next(model.parameters()))
     return draw(model, first, STYLES, y, streams).transpose(0, 1)
+
+
+@torch.no_grad()
+def completions(model: DeepGenerativeModel, x: Tensor) -> Tensor:
+    """Of every row x [R, D]: itself, what of it is given, and mean images that complete it, [R, 2 + STYLES, D].
+
+    Of the first seed of a conditional model.
+    """
+    f = model.factorisation
+    given = {name: f.q[name]({f.observed: x}) for name in f.conditions}
+    part = torch.zeros_like(x)
+    for name in f.conditions:
+        part[:, cast(Part, f.q[name]).index] = cast(Tensor, given[name])
+    noise = model.noise(Streams(model.seeds, "samples", model.device), x=f.noise_shapes(len(x), STYLES))["x"]
+    completed = model.per_seed(lambda one: generate(f, None, one, given), noise)[0, :, 0]  # [STYLES, R, D]
+    return torch.cat([x[:, None], part[:, None], completed.transpose(0, 1)], 1)
 
 
 def draw(
@@ -56,8 +75,13 @@ def draw(
     return x
 
 
-def save_samples(path: Path, images: np.ndarray, has_classes: bool, title: str) -> None:
-    """A grid of images [rows, columns, H, W] in [0, 1]."""
+def save_samples(path: Path, images: np.ndarray, columns_are: str, title: str, headings: Sequence[str] = ()) -> None:
+    """A grid of images [rows, columns, H, W] in [0, 1].
+
+    Args:
+        columns_are: what the axis below says; '' for columns that mean nothing.
+        headings: of the columns; their numbers by default.
+    """
     import matplotlib.pyplot as plt
 
     rows, columns, height, width = images.shape
@@ -71,11 +95,47 @@ def save_samples(path: Path, images: np.ndarray, has_classes: bool, title: str) 
     axes.spines[:].set_visible(False)
     axes.set_yticks([])
     axes.set_xticks([])
-    if has_classes:
-        axes.set_xticks([c * (width + 1) + 1 + width / 2 for c in range(columns)], [str(c) for c in range(columns)])
+    if columns_are:
+        places = [c * (width + 1) + 1 + width / 2 for c in range(columns)]
+        axes.set_xticks(places, list(headings) or [str(c) for c in range(columns)])
         axes.xaxis.tick_top()
         axes.tick_params(length=0)
-        axes.set_xlabel("columns: class y; rows: one draw of the latents each", fontsize=8)
+        axes.set_xlabel(columns_are, fontsize=8)
+    axes.set_title(title, fontsize=10)
+    _save(figure, path)
+
+
+def confusion(path: Path, counts: np.ndarray, attributed: np.ndarray, labelled: Collection[int], title: str) -> None:
+    """Rows of every true class by slot as shares of the class, slots ordered by the class they are attributed to.
+
+    Args:
+        counts: [C, K].
+        attributed: class of every slot, -1 for none, [K].
+        labelled: classes that had labelled rows.
+    """
+    import matplotlib.pyplot as plt
+
+    num_classes, num_slots = counts.shape
+    # Slots of no class come last.
+    order = np.argsort(np.where(attributed < 0, num_classes, attributed), kind="stable")
+    shares = (counts / counts.sum(1, keepdims=True).clip(1))[:, order]
+    figure, axes = plt.subplots(figsize=(0.42 * num_slots + 1.6, 0.36 * num_classes + 1.5), layout="constrained")
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    if counts.size <= LEGIBLE:
+        for (c, k), share in np.ndenumerate(shares):
+            text = "1" if share > 0.995 else f"{share:.2f}"[1:]
+            if share >= 0.005:
+                axes.text(k, c, text, ha="center", va="center", fontsize=7, color="white" if share > 0.6 else "black")
+    of = attributed[order]
+    axes.vlines(np.flatnonzero(np.diff(of)) + 0.5, -0.5, num_classes - 0.5, color="0.6", linewidth=0.8)
+    axes.set_xticks(range(num_slots), [f"{k}\n{c if c >= 0 else '–'}" for k, c in zip(order, of)], fontsize=7)
+    marks = {c: f"{c}  {'labelled' if c in labelled else 'hidden'}" if labelled else str(c) for c in range(num_classes)}
+    axes.set_yticks(range(num_classes), list(marks.values()), fontsize=7)
+    for label, c in zip(axes.get_yticklabels(), marks):
+        label.set_color("#0072B2" if c in labelled else "#D55E00" if labelled else "black")
+    axes.set_xlabel("slot of y, and under it the class that it is attributed to by the validation rows", fontsize=8)
+    axes.set_ylabel("true class of test rows", fontsize=8)
+    axes.tick_params(length=0)
     axes.set_title(title, fontsize=10)
     _save(figure, path)
 

@@ -15,18 +15,24 @@ from ssl_dgm.probability.randomness import Streams
 ELEMENTS_PER_BLOCK = 20_000_000  # floats of the widest tensor of one block: 80 MB
 
 
-def blocks(num_rows: int, elements_per_row: int, device: torch.device) -> tuple[Tensor, ...]:
-    """Row numbers 0 .. num_rows - 1 in blocks that fit in memory."""
-    return torch.arange(num_rows, device=device).split(max(1, min(5000, ELEMENTS_PER_BLOCK // elements_per_row)))
+def blocks(num_rows: int, elements_per_row: int, device: torch.device, first: int = 0) -> tuple[Tensor, ...]:
+    """Row numbers first .. num_rows - 1 in blocks that fit in memory."""
+    return torch.arange(first, num_rows, device=device).split(max(1, min(5000, ELEMENTS_PER_BLOCK // elements_per_row)))
 
 
 @torch.no_grad()
-def log_q_y(model: DeepGenerativeModel, inputs: Inputs, num_rows: int) -> Tensor:
-    """log q(y | x) of every row, [S, N, K], from the rows' means."""
-    parts = []
-    for rows in blocks(num_rows, model.widest, model.device):
+def log_q_y(model: DeepGenerativeModel, inputs: Inputs, num_rows: int, first: int = 0) -> Tensor:
+    """log q(y | x) of every row from the `first` on, [S, N, K], from the rows' means.
+
+    Probabilities are averaged over draws of what q draws before y.
+    """
+    f, streams, parts = model.factorisation, Streams(model.seeds, "evaluation classes", model.device), []
+    draws = model.prediction_draws if f.before_y else 1
+    for rows in blocks(num_rows, draws * model.widest, model.device, first):
         x = inputs.mean(rows).expand(len(model.seeds), -1, -1)
-        parts.append(model.per_seed(lambda one: model.log_q_y(one, {}), x))
+        shapes = {name: shape for name, shape in f.noise_shapes(len(rows), draws).items() if name in f.before_y}
+        noise = model.noise(streams, x=shapes)["x"] if shapes else {}
+        parts.append(model.per_seed(model.log_q_y, x, noise))
     return torch.cat(parts, 1)
 
 
@@ -38,17 +44,19 @@ def sampled(
     num_rows: int,
     samples: int,
     draw_inputs: bool,
+    first: int = 0,
 ) -> Tensor:
     """A score that needs noise, [S, N, ...]: `model.bound`, `model.importance_weighted` or `model.class_log_joint`.
 
     Args:
         samples: M draws of the latents per row and class.
         draw_inputs: score one draw of the inputs (binarised pixels) instead of their means.
+        first: row that is scored.
     """
     f, parts = model.factorisation, []
     inputs_streams = Streams(model.seeds, "evaluation inputs", model.device)
     noise_streams = Streams(model.seeds, "evaluation noise", model.device)
-    for rows in blocks(num_rows, samples * f.num_classes * model.widest, model.device):
+    for rows in blocks(num_rows, samples * f.num_classes * model.widest, model.device, first):
         repeated = rows.expand(len(model.seeds), -1)
         x = inputs.draw(repeated, inputs_streams) if draw_inputs else inputs.mean(rows).expand(len(model.seeds), -1, -1)
         noise = model.noise(noise_streams, x=f.noise_shapes(len(rows), samples, enumerate_y=True))["x"]
@@ -61,13 +69,24 @@ def error(log_probs: Tensor, targets: Tensor) -> Tensor:
     return (log_probs.argmax(-1) != targets).float().mean(-1)
 
 
+def entropy(log_probs: Tensor) -> Tensor:
+    """Mean entropy of the rows' class probabilities, in nats: [S, N, K], not necessarily normalised, -> [S]."""
+    normalised = log_probs.log_softmax(-1)
+    return -(normalised.exp() * normalised).sum(-1).mean(-1)
+
+
 @torch.no_grad()
 def posteriors(model: DeepGenerativeModel, inputs: Inputs, num_rows: int, seed_index: int = 0) -> Posteriors:
-    """q(z | x) of every row at its mean, for one seed of a model without classes."""
-    factor, parts = model.factorisation.q["z"], []
+    """q(z | x) of every row's mean, for one seed of a model without classes, at the means of what q draws before z."""
+    factors, parts = model.factorisation.q, []
 
     def gaussian(x: Tensor) -> tuple[Tensor, Tensor]:
-        q = factor({"x": x})
+        values = {"x": x}
+        for name, factor in factors.items():
+            if name == "z":
+                break
+            values[name] = factor(values).mean
+        q = factors["z"](values)
         return q.mean, q.log_var
 
     for rows in blocks(num_rows, model.widest, model.device):

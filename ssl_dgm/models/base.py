@@ -6,7 +6,7 @@ Shape legend: S seeds, M draws, K classes, B rows, D dimensions. Methods say whe
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -17,17 +17,21 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ssl_dgm.config import Stage
 from ssl_dgm.data.datamodule import Batch, Part
+from ssl_dgm.models.attribution import cluster_error
 from ssl_dgm.models.captured import Captured, make_capturable
 from ssl_dgm.models.compiled import Compiled
+from ssl_dgm.models.objective import Noise, Objective, Shares
 from ssl_dgm.models.optimizers import Adam, AdamUncorrected
 from ssl_dgm.probability import bounds, replicas
 from ssl_dgm.probability.convolutions import Image, Picture, Trunk
-from ssl_dgm.probability.factors import Factorisation, Factors
+from ssl_dgm.probability.factors import Factorisation, RelaxedCategoricalFactor
 from ssl_dgm.probability.networks import Architecture
+from ssl_dgm.probability.norms import BatchNorm
+from ssl_dgm.probability.notation import Factors
 from ssl_dgm.probability.randomness import Streams
 
+VALIDATION_DRAWS = 10  # of what q draws before y, at every validation
 OPTIMIZERS = {"adam": Adam, "adam_uncorrected": AdamUncorrected}
-Noise = dict[str, Tensor]
 
 
 class DeepGenerativeModel(pl.LightningModule):
@@ -36,12 +40,15 @@ class DeepGenerativeModel(pl.LightningModule):
     Args:
         stage: the settings of this optimisation.
         x_dim: D of the observed variable.
-        num_classes: K.
+        num_classes: K, slots that belong to no class included.
         seeds: the S seeds, each of which initialises, and draws noise for, its own replica.
         num_labelled: N_l; 0 for a model without labels.
         num_unlabelled: N_u.
         trials: binary draws behind a pixel (1: binary or grey pixels).
         replicas_mode: 'vmap', 'loop' or 'auto' (see `replicas.over_seeds`).
+        prediction_draws: of what q draws before y, for predicted classes.
+        prior: p(y); None: uniform.
+        condition: bool [D], the part of x on which a conditional model is conditioned.
         image: shape of x for convolutions; None where there are none.
     """
 
@@ -55,26 +62,39 @@ class DeepGenerativeModel(pl.LightningModule):
         num_unlabelled: int,
         trials: int = 1,
         replicas_mode: str = "auto",
+        prediction_draws: int = 100,
+        prior: Sequence[float] | None = None,
+        condition: Tensor | None = None,
         image: Image | None = None,
     ) -> None:
         super().__init__()
-        self.stage, self.seeds, self.replicas_mode, self.image = stage, tuple(seeds), replicas_mode, image
+        self.prediction_draws, self.prior, self.condition, self.image = prediction_draws, prior, condition, image
+        self.stage, self.seeds, self.replicas_mode = stage, tuple(seeds), replicas_mode
         self.x_dim, self.num_classes, self.trials = x_dim, num_classes, trials
         self.num_labelled, self.num_unlabelled = num_labelled, num_unlabelled
         self.factorisation = replicas.stack(self.build, self.seeds)
         self.statistics = tuple(replicas.buffers(self))  # names of running statistics, which no gradient moves
         self.analytic: tuple[str, ...] = self.factorisation.analytic if stage.objective.kl == "analytic" else ()
+        self.joint = any(isinstance(module, BatchNorm) for module in self.factorisation.modules())
         self.noise_streams = Streams(self.seeds, "noise")
         self.parts: dict[str, Part] = {}  # of a batch that several processes share
         self.all_losses: Callable[..., dict[str, Tensor]] = partial(self.per_seed, self.losses)  # each [S]
         self.captured: Captured | None = None
         self.terms: dict[str, Tensor] = {}  # of the last update, [S]
-        self.scores: list[Tensor] = []  # of the validation rows so far, [S, B]
+        self.free_slots = False  # whether values of y are attributed to classes by the validation rows
+        self.scores: list[Tensor] = []  # of the validation rows so far, or the values of y predicted for them, [S, B]
+        self.given: list[Tensor] = []  # their classes, one-hot [B, K]
         self.validation: dict[str, Tensor] = {}  # their mean by name, [S]
 
     def dims(self) -> dict[str, int]:
         """Size of every variable by name."""
-        return {"x": self.x_dim, "y": self.num_classes, "z": self.stage.model.z_dim}
+        m = self.stage.model
+        return {"x": self.x_dim, "y": self.num_classes, "z": m.z_dim, "a": m.a_dim, "h": m.h_dim}
+
+    @property
+    def log_var_parents(self) -> str:
+        """Parents of the log-variance of q(z | x, y): all, or what is observed alone."""
+        return "all" if self.stage.model.q_log_var == "all" else next(iter(self.dims()))
 
     def factors(self, f: Factors) -> Factorisation:
         """The model's two lists."""
@@ -85,7 +105,9 @@ class DeepGenerativeModel(pl.LightningModule):
         n, m = self.stage.network, self.stage.model
         images = {} if self.image is None else {"x": self.image}
         architecture = Architecture(tuple(n.hidden), n.activation, n.init, n.init_sd, n.name, images, m.h_dim, n.norm)
-        return self.factors(Factors(self.dims(), architecture, m.likelihood, self.trials, m.mse_scale))
+        return self.factors(
+            Factors(self.dims(), architecture, m.likelihood, self.trials, m.mse_scale, prior=self.prior)
+        )
 
     def __str__(self) -> str:
         return str(self.factorisation)
@@ -148,47 +170,17 @@ class DeepGenerativeModel(pl.LightningModule):
 
     # Training
 
-    def losses(self, batch: Batch, noise: Mapping[str, Noise], warm_up: Tensor) -> dict[str, Tensor]:
-        """Scalars of one seed: 'loss' and all that it is made of, by name.
-
-        With y, loss = -(mean U(x) + r mean L(x, y) + R mean log q(y | x)): Kingma et al. 2014, eq. 9, per unlabelled
-        row. Without y, the negative mean bound (AEVB, eq. 3).
-        """
-        f, objective, x = self.factorisation, self.stage.objective, batch.x_unlabelled
-        weights = {name: warm_up for name in f.q if name != "y"} if objective.warm_up_epochs else {}
-        if not self.has_classes:
-            t = bounds.trace(f, x, None, noise["unlabelled"], self.analytic).scaled(weights)
-            bound = bounds.labelled(t).mean() * self.share("unlabelled")
-            return {"loss": -bound, "bound": bound, **_named(t, "", self.share("unlabelled"))}
-        analytic, threshold = self.analytic, objective.class_threshold
-        if threshold and self.replicas == "loop":
-            pair = noise["labelled"], noise["unlabelled"]
-            t_l, t_u = bounds.traces(f, (batch.x_labelled, x), batch.y_labelled, pair, analytic, threshold)
-        else:
-            t_u = bounds.trace(f, x, bounds.classes(f, x), noise["unlabelled"], analytic, threshold)
-            t_l = bounds.trace(f, batch.x_labelled, batch.y_labelled, noise["labelled"], analytic)
-        t_l, t_u = t_l.scaled(weights), t_u.scaled(weights)
-        share_u, share_l = self.share("unlabelled"), self.share("labelled")
-        unlabelled, labelled = bounds.unlabelled(t_u).mean() * share_u, bounds.labelled(t_l).mean() * share_l
-        classification = bounds.classification(t_l).mean() * share_l
-        loss = -(unlabelled + self.labelled_weight * labelled + objective.classification * classification)
-        summary = {"bound_unlabelled": unlabelled, "bound_labelled": labelled, "classification": classification}
-        return {
-            "loss": loss,
-            **summary,
-            **_named(t_u, "unlabelled_", bounds.class_weights(t_u) * share_u),
-            **_named(t_l, "labelled_", share_l),
-        }
-
-    def share(self, group: str) -> float:
-        """What a mean over this process's rows counts in the sum over all processes that share the batch."""
-        return self.parts[group].share if self.parts else 1.0
-
     @property
-    def labelled_weight(self) -> float:
-        """r, by default N_l / N_u."""
+    def objective(self) -> Objective:
+        """What is maximised."""
         r = self.stage.objective.labelled
-        return self.num_labelled / self.num_unlabelled if r is None else r
+        r = self.num_labelled / self.num_unlabelled if r is None else r
+        return Objective(self.stage.objective, r, self.num_labelled > 0, self.joint, smaller=self.replicas == "loop")
+
+    def losses(self, batch: Batch, noise: Mapping[str, Noise], warm_up: Tensor) -> dict[str, Tensor]:
+        """Scalars of one seed: 'loss' and all that it is made of, by name (see `Objective.losses`)."""
+        shares = Shares(**{group: part.share for group, part in self.parts.items()})
+        return self.objective.losses(self.factorisation, batch, noise, warm_up, shares)
 
     @property
     def warm_up(self) -> float:
@@ -196,20 +188,28 @@ class DeepGenerativeModel(pl.LightningModule):
         epochs = self.stage.objective.warm_up_epochs
         return min(1.0, self.global_step / (epochs * float(self.trainer.num_training_batches))) if epochs else 1.0
 
+    @property
+    def temperature(self) -> float:
+        """Of a relaxed y in this epoch: exponentially from the first to the final one."""
+        o = self.stage.objective
+        if not o.temperature_epochs:
+            return o.final_temperature
+        passed = min(1.0, self.current_epoch / o.temperature_epochs)
+        return o.temperature * (o.final_temperature / o.temperature) ** passed
+
     def on_train_epoch_start(self) -> None:
         if self.noise_streams.device != self.device:
             self.noise_streams = Streams(self.seeds, "noise", self.device)
         self.noise_streams.begin(self.current_epoch)
+        if self.factorisation.relaxed:
+            # In place: a captured update reads it where it is.
+            cast(RelaxedCategoricalFactor, self.factorisation.q["y"]).temperature.fill_(self.temperature)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        f, draws = self.factorisation, self.stage.objective.draws
-        incomplete = self.has_classes and self.stage.objective.class_threshold > 0
         num_labelled, num_unlabelled = batch.x_labelled.shape[1], batch.x_unlabelled.shape[1]
         if self.parts:
             num_labelled, num_unlabelled = self.parts["labelled"].total, self.parts["unlabelled"].total
-        shapes = {"unlabelled": f.noise_shapes(num_unlabelled, draws, True, incomplete)}
-        if self.has_classes:
-            shapes["labelled"] = f.noise_shapes(num_labelled, draws)
+        shapes = self.objective.noise_shapes(self.factorisation, num_labelled, num_unlabelled)
         noise = self.noise(self.noise_streams, **shapes)
         for group, part in self.parts.items():
             noise[group] = {name: drawn[..., part.rows, :] for name, drawn in noise.get(group, {}).items()}
@@ -224,6 +224,8 @@ class DeepGenerativeModel(pl.LightningModule):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         if self.stage.optimizer.clip_norm is not None:
             replicas.clip_per_seed(list(self.parameters()), self.stage.optimizer.clip_norm)
+        if self.stage.optimizer.clip_value is not None:
+            torch.nn.utils.clip_grad_value_(self.parameters(), self.stage.optimizer.clip_value)
 
     def compile_losses(self, say: Callable[[str], None]) -> None:
         """From now on runs the losses compiled; in a loop over seeds, those of one seed."""
@@ -271,12 +273,17 @@ class DeepGenerativeModel(pl.LightningModule):
         )
         if o.schedule == "constant":
             return optimizer
-        total, end = float(self.trainer.estimated_stepping_batches), o.final_lr / o.lr
+        total, epochs, end = float(self.trainer.estimated_stepping_batches), self.trainer.max_epochs, o.final_lr / o.lr
 
         def cosine(step: int) -> float:
             return end + (1 - end) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
 
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, cosine)
+        def steps(step: int) -> float:
+            epoch = step * (epochs or 1) / total
+            return max(end, o.step_factor ** math.floor(epoch / o.step_epochs + 1e-9))
+
+        rate = cosine if o.schedule == "cosine" else steps
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     # Scores of one seed
@@ -306,20 +313,26 @@ class DeepGenerativeModel(pl.LightningModule):
     # Validation, all seeds
 
     def on_validation_epoch_start(self) -> None:
-        self.scores = []
+        self.scores, self.given = [], []
         self.validation_streams = Streams(self.seeds, "validation", self.device)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         x, y = batch
-        noise = self.noise(self.validation_streams, x=self.factorisation.noise_shapes(len(x)))["x"]
+        f, draws = self.factorisation, 1
+        if self.has_classes and f.before_y:
+            draws = min(VALIDATION_DRAWS, self.prediction_draws)
+        noise = self.noise(self.validation_streams, x=f.noise_shapes(len(x), draws))["x"]
         if self.has_classes:
             predicted = self.per_seed(lambda one: self.log_q_y(x, one), noise).argmax(-1)
-            self.scores.append((predicted != y.argmax(-1)).float())
+            self.scores.append(predicted if self.free_slots else (predicted != y.argmax(-1)).float())
+            self.given.append(y)
         else:
             self.scores.append(self.per_seed(lambda one: self.bound(x, one), noise))
 
     def on_validation_epoch_end(self) -> None:
-        self.validation = {self.score: torch.cat(self.scores, -1).mean(-1)}
+        scores = torch.cat(self.scores, -1)
+        attributed = self.has_classes and self.free_slots
+        self.validation = {self.score: cluster_error(scores, torch.cat(self.given)) if attributed else scores.mean(-1)}
 
     # Kept, since a run that ended after its last epoch but before its record does not validate again.
 
@@ -333,14 +346,3 @@ class DeepGenerativeModel(pl.LightningModule):
             for group in state["param_groups"]:
                 group["lr"] = float(group["lr"])
                 group |= {"capturable": False} if "capturable" in group else {}
-
-
-def _named(t: bounds.Trace, prefix: str, weights: Tensor | float) -> dict[str, Tensor]:
-    """A trace's terms as they enter the bound, as 'p_x' and the like: for logs, and to name the first that is NaN.
-
-    Args:
-        weights: of draws, classes and rows in the sum over classes.
-    """
-    terms = {f"{prefix}{side}_{name}": term for side in "pq" for name, term in getattr(t, side).items()}
-    expected = (torch.stack([term.detach() for term in terms.values()]) * weights).sum(2)
-    return dict(zip(terms, expected.flatten(1).mean(1).unbind()))

@@ -1,7 +1,8 @@
 """M1, the latent-feature discriminative model: a variational auto-encoder whose latents serve a classifier."""
 
 from ssl_dgm.models.base import DeepGenerativeModel
-from ssl_dgm.probability.factors import Factorisation, Factors
+from ssl_dgm.probability.factors import Factorisation
+from ssl_dgm.probability.notation import Factors
 
 
 class M1(DeepGenerativeModel):

@@ -1,7 +1,8 @@
 """M1+M2, the stacked model: an M2 whose observed variable is the latent of an M1."""
 
 from ssl_dgm.models.base import DeepGenerativeModel
-from ssl_dgm.probability.factors import Factorisation, Factors
+from ssl_dgm.probability.factors import Factorisation
+from ssl_dgm.probability.notation import Factors
 
 
 class M1M2(DeepGenerativeModel):
@@ -17,7 +18,7 @@ class M1M2(DeepGenerativeModel):
 
     def factors(self, f: Factors) -> Factorisation:
         return Factorisation(
-            p=[f.uniform("y"), f.standard("z2"), f.normal("z1 | y z2")],
-            q=[f.categorical("y | z1"), f.normal("z2 | z1 y")],
+            p=[f.prior("y"), f.standard("z2"), f.normal("z1 | y z2")],
+            q=[f.categorical("y | z1"), f.normal("z2 | z1 y", log_var=self.log_var_parents)],
             observed="z1",
         )

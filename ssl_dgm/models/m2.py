@@ -1,7 +1,8 @@
 """M2, the generative semi-supervised model."""
 
 from ssl_dgm.models.base import DeepGenerativeModel
-from ssl_dgm.probability.factors import Factorisation, Factors
+from ssl_dgm.probability.factors import Factorisation
+from ssl_dgm.probability.notation import Factors
 
 
 class M2(DeepGenerativeModel):
@@ -12,6 +13,6 @@ class M2(DeepGenerativeModel):
 
     def factors(self, f: Factors) -> Factorisation:
         return Factorisation(
-            p=[f.uniform("y"), f.standard("z"), f.likelihood("x | y z")],
-            q=[f.categorical("y | x"), f.normal("z | x y")],
+            p=[f.prior("y"), f.standard("z"), f.likelihood("x | y z")],
+            q=[f.categorical("y | x"), f.normal("z | x y", log_var=self.log_var_parents)],
         )

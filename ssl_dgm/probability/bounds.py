@@ -4,6 +4,7 @@ All bounds are maximised, in nats per row. Kingma et al. 2014 write L(x, y) and 
 Shape legend: M draws, K classes (1 where y is given or absent), B rows.
 """
 
+import dataclasses
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ssl_dgm.probability.distributions import Categorical
 from ssl_dgm.probability.enumeration import Kept, roulette
 from ssl_dgm.probability.factors import Factorisation
 from ssl_dgm.probability.networks import Shared, Values, rows
@@ -29,6 +31,7 @@ class Trace:
     q: dict[str, Tensor]
     values: Values
     weights: Tensor | None = None
+    q_y: Categorical | None = None  # [.., B, K]; its features are those that the model names
 
     def scaled(self, weights: Mapping[str, float | Tensor]) -> "Trace":
         """The trace with the terms of some variables, in p and in q, multiplied by a weight (KL warm-up)."""
@@ -37,6 +40,7 @@ class Trace:
             {name: term * weights[name] if name in weights else term for name, term in self.q.items()},
             self.values,
             self.weights,
+            self.q_y,
         )
 
 
@@ -60,7 +64,8 @@ def trace(
 
     Args:
         x: [B, D].
-        y: one-hot [B, K] when given, `classes(f)` [K, 1, K] when enumerated, None for a model without y.
+        y: one-hot [B, K] when given, `classes(f)` [K, 1, K] when enumerated, None for a model without y and where y is
+            relaxed. Then 'y' is to be among `analytic`: a density at a point of the simplex means nothing.
         noise: standard-normal draws of the shapes of `f.noise_shapes`, of the rows that are not among `given`.
         analytic: latents whose terms are replaced by their expectations under q, in closed form (see `f.analytic`).
         class_threshold: of an enumerated y, below which q(y | .) a class may be left out (see `roulette`).
@@ -71,6 +76,7 @@ def trace(
     drawn: dict[str, Any] = {}
     weights: Tensor | None = None
     kept: Kept | None = None
+    q_y: Categorical | None = None
 
     def noise_of(name: str) -> Tensor:
         if given is None:
@@ -85,10 +91,15 @@ def trace(
 
     q, p = {}, {}
     for name, factor in f.q.items():
+        if name not in f.latents:
+            values[name] = factor(values)  # type: ignore[assignment]
+            continue
         drawn[name] = factor(values)
         if name not in values:
             values[name] = drawn[name].rsample(noise_of(name))
         q[name] = score(name, drawn[name])
+        if name == "y":
+            q_y = dataclasses.replace(drawn["y"], features=values["h"]) if "h" in f.q else drawn["y"]
         if name != "y" or not class_threshold:
             continue
         others = q["y"] if given is None else q["y"][..., len(given.y) :]
@@ -100,7 +111,7 @@ def trace(
         p[name] = score(name, factor(values))
     shape = torch.broadcast_shapes((1, 1, 1), *(term.shape for term in (*p.values(), *q.values())))
     p, q = ({name: term.expand(shape) for name, term in terms.items()} for terms in (p, q))
-    return Trace(p, q, values, weights)
+    return Trace(p, q, values, weights, q_y)
 
 
 def traces(
@@ -110,18 +121,26 @@ def traces(
     noise: tuple[Mapping[str, Tensor], Mapping[str, Tensor]],
     analytic: Collection[str],
     class_threshold: float,
+    sizes: str = "smaller",
 ) -> tuple[Trace, Trace]:
     """The trace of labelled rows with their y, and that of unlabelled rows with y enumerated, by one walk for both.
 
-    The same as two calls of `trace`, for a `class_threshold` above 0.
+    The same as two calls of `trace`, but for networks that see more than one row at once (BatchNorm).
 
     Args:
         x: labelled [B_l, D] and unlabelled [B_u, D].
         y: one-hot, [B_l, K].
         noise: of either.
+        sizes: 'smaller': only terms that count are computed, in shapes that depend on the values, for a
+            `class_threshold` above 0; 'same': every class of every row, labelled ones included.
     """
-    both = trace(f, torch.cat(x), classes(f, x[0]), noise[1], analytic, class_threshold, Given(y, noise[0]))
     num = len(y)
+    if sizes == "smaller":
+        both = trace(f, torch.cat(x), classes(f, x[0]), noise[1], analytic, class_threshold, Given(y, noise[0]))
+    else:
+        own = {name: _repeated(noise[0].get(name), drawn, num) for name, drawn in noise[1].items()}
+        together = {name: torch.cat([own[name], drawn], 2) for name, drawn in noise[1].items()}
+        both = trace(f, torch.cat(x), classes(f, x[0]), together, analytic, class_threshold)
 
     def given(terms: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: (term[..., :num] * y.T).sum(1, keepdim=True) for name, term in terms.items()}
@@ -129,8 +148,26 @@ def traces(
     def enumerated(terms: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: term[..., num:] for name, term in terms.items()}
 
-    labelled_rows = Trace(given(both.p), given(both.q), both.values)
-    return labelled_rows, Trace(enumerated(both.p), enumerated(both.q), both.values, both.weights)
+    q_y, weights = both.q_y, both.weights
+    assert q_y is not None
+    if weights is not None and weights.shape[-1] > x[1].shape[0]:
+        weights = weights[..., num:]
+    labelled_rows = Trace(given(both.p), given(both.q), both.values, q_y=rows_of(q_y, slice(num)))
+    others = rows_of(q_y, slice(num, None))
+    return labelled_rows, Trace(enumerated(both.p), enumerated(both.q), both.values, weights, others)
+
+
+def _repeated(given: Tensor | None, like: Tensor, num: int) -> Tensor:
+    """Noise of `num` rows with one class [M, 1, B_l, D] for every class of `like` [M, K, B_u, D]; zeros without any."""
+    if given is None:
+        return like.new_zeros(*like.shape[:2], num, like.shape[3])
+    return given.expand(-1, like.shape[1], -1, -1)
+
+
+def rows_of(q_y: Categorical, rows: slice) -> Categorical:
+    """q(y | .) of some rows, with its features."""
+    features = None if q_y.features is None else q_y.features[..., rows, :]
+    return Categorical(q_y.log_probs[..., rows, :], features)
 
 
 def classes(f: Factorisation, like: Tensor) -> Tensor:
@@ -173,6 +210,26 @@ def classification(t: Trace) -> Tensor:
     return (t.q["y"].logsumexp(0) - math.log(t.q["y"].shape[0])).squeeze(0)
 
 
+def relaxed(t: Trace) -> Tensor:
+    """E_q[ log p(x | z) - w_G (log q(z | h, y) - log p(z | y)) ] - w_C KL( q(y | h) || p(y) ), [B].
+
+    Of one relaxed draw of y; w_G and w_C are those that the trace was scaled by (Figueroa and Rivera, section 4).
+    """
+    return (sum(t.p.values()) - sum(t.q.values())).mean(0).squeeze(0)  # type: ignore[union-attr]
+
+
+def divergence(t: Trace, name: str) -> Tensor:
+    """The expected KL of one latent variable, the mean over the rows, without gradient; a scalar."""
+    kl = (t.q[name] - t.p[name]).detach()
+    return (kl if kl.shape[1] == 1 else kl * class_weights(t)).sum(1).mean()
+
+
+def slots_in_use(t: Trace) -> Tensor:
+    """exp of the entropy of the mean of q(y | .) over the rows: 1 when all are of one class, K when evenly spread."""
+    mean = t.q_y.log_probs.detach().exp().flatten(0, -2).mean(0)  # type: ignore[union-attr]
+    return torch.special.entr(mean).sum().exp()
+
+
 def importance_weighted(t: Trace) -> Tensor:
     """log (1/M) sum_m sum_y p(x, y, h_m) / q(h_m | x, y): a bound on log p(x) that M tightens, y summed out, [B]."""
     return log_weight(t).logsumexp((0, 1)) - math.log(log_weight(t).shape[0])
@@ -189,6 +246,7 @@ def class_log_probs(f: Factorisation, x: Tensor, noise: Mapping[str, Tensor]) ->
     for name, factor in f.q.items():
         if name == "y":
             break
-        values[name] = factor(values).rsample(noise[name])
+        drawn = factor(values)
+        values[name] = drawn.rsample(noise[name]) if name in f.latents else drawn  # type: ignore[assignment]
     log_probs = f.q["y"](values).log_probs  # [B, K] or [M, 1, B, K]
     return log_probs if log_probs.dim() == 2 else (log_probs.logsumexp(0) - math.log(len(log_probs))).squeeze(0)

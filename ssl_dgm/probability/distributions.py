@@ -109,10 +109,26 @@ class Categorical:
     """One of K classes, as one-hot vectors."""
 
     log_probs: Tensor  # [..., K], normalised
+    features: Tensor | None = None  # [..., H], what a network computed them from
+    temperature: Tensor | None = None  # of relaxed draws
+
+    def rsample(self, noise: Tensor) -> Tensor:
+        """softmax((log p + Gumbel) / temperature), a point of the simplex, [..., K] (Jang et al. 2017, eq. 2).
+
+        Args:
+            noise: standard normal; its distribution function is the uniform draw behind a Gumbel's.
+        """
+        assert self.temperature is not None
+        uniform = torch.special.ndtr(noise).clamp(1e-7, 1 - 1e-7)
+        return F.softmax((self.log_probs - (-uniform.log()).log()) / self.temperature, -1)
 
     def log_prob(self, y: Tensor) -> Tensor:
         """log p(y) of one-hot y, [..., K] -> [...]."""
         return (y * self.log_probs).sum(-1)
+
+    def expected_log_prob(self, q: "Categorical") -> Tensor:
+        """E_q[log self(y)]; with q = self, the negative entropy."""
+        return (q.log_probs.exp() * self.log_probs).sum(-1)
 
 
 Distribution = Gaussian | Bernoulli | Levels | Squared | Categorical

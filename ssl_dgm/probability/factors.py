@@ -4,15 +4,17 @@ Shape legend: M draws, K classes (or 1), B rows. The observed variable enters as
 enumerated and as [B, K] when it is given, a latent as [M, 1, B, D] if q draws it before y and [M, K, B, D] if after.
 """
 
+import dataclasses
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_dgm.probability.distributions import Bernoulli, Categorical, Distribution, Gaussian, Levels, Squared
-from ssl_dgm.probability.networks import Architecture, Network, Values
+from ssl_dgm.probability.networks import Architecture, FeatureNetwork, Network, Values, rows
 
 
 class Factor(nn.Module):
@@ -48,14 +50,14 @@ class StandardNormal(Factor):
         return Gaussian(self.zero, self.zero)
 
 
-class UniformCategorical(Factor):
-    """1/K for every class."""
+class GivenCategorical(Factor):
+    """Probabilities that are told, 1/K for every class or others."""
 
     log_probs: Tensor
 
-    def __init__(self, name: str, num_classes: int) -> None:
+    def __init__(self, name: str, probs: Sequence[float]) -> None:
         super().__init__(name)
-        self.register_buffer("log_probs", torch.full((num_classes,), -math.log(num_classes)), persistent=False)
+        self.register_buffer("log_probs", torch.tensor([math.log(p) for p in probs]), persistent=False)
 
     def forward(self, values: Values) -> Categorical:
         return Categorical(self.log_probs)
@@ -84,6 +86,27 @@ class NormalFactor(NetworkFactor):
 
     def forward(self, values: Values) -> Gaussian:
         return Gaussian(**self.network(values))
+
+
+class SplitNormalFactor(NormalFactor):
+    """A Gaussian whose mean and log-variance have networks of their own, and different parents."""
+
+    heads = ("mean",)
+
+    def __init__(
+        self,
+        name: str,
+        dim: int,
+        parents: dict[str, int],
+        architecture: Architecture,
+        norm: str = "none",
+        log_var_parents: Sequence[str] = (),
+    ) -> None:
+        super().__init__(name, dim, parents, architecture, norm)
+        self.log_var = Network({p: parents[p] for p in log_var_parents}, {"log_var": dim}, architecture, norm=norm)
+
+    def forward(self, values: Values) -> Gaussian:
+        return Gaussian(**self.network(values), **self.log_var(values))
 
 
 class BernoulliFactor(NetworkFactor):
@@ -123,7 +146,63 @@ class CategoricalFactor(NetworkFactor):
     classifier = True
 
     def forward(self, values: Values) -> Categorical:
-        return Categorical(F.log_softmax(self.network(values)["logits"], -1))
+        h = self.network.features(values)
+        return Categorical(F.log_softmax(self.network.outputs(h)["logits"], -1), features=h)
+
+
+class RelaxedCategoricalFactor(CategoricalFactor):
+    """softmax over K classes, drawn as a point of the simplex (Gumbel-Softmax) and not summed over.
+
+    Attributes:
+        temperature: of the draws, a scalar that training lowers; towards 0 they become one-hot.
+    """
+
+    temperature: Tensor
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.register_buffer("temperature", torch.ones(()), persistent=False)
+
+    def forward(self, values: Values) -> Categorical:
+        return dataclasses.replace(super().forward(values), temperature=self.temperature)
+
+
+class Deterministic(Factor):
+    """A function and no density, 'h = g(x)', whose value the factors after it see."""
+
+    function = "g"
+
+    def label(self, letter: str) -> str:
+        """'h = g(x)'."""
+        return f"{self.name} = {self.function}({', '.join(self.parents)})"
+
+
+class Features(Deterministic):
+    """h = g(x), a network."""
+
+    def __init__(self, name: str, dim: int, parents: dict[str, int], architecture: Architecture) -> None:
+        super().__init__(name, tuple(parents))
+        self.dim, self.network = dim, FeatureNetwork(parents, dim, architecture, architecture.norm)
+
+    def forward(self, values: Values) -> Tensor:  # type: ignore[override]
+        """[B, H] of the parents' values [B, D]."""
+        return self.network(values)
+
+
+class Part(Deterministic):
+    """c, the elements of x that a mask [D] tells: given, and not inferred."""
+
+    function = "part"
+    index: Tensor
+
+    def __init__(self, name: str, parent: str, mask: Tensor) -> None:
+        super().__init__(name, (parent,))
+        self.register_buffer("index", mask.nonzero()[:, 0], persistent=False)
+        self.dim = int(mask.sum())
+
+    def forward(self, values: Values) -> Tensor:  # type: ignore[override]
+        """[B, C] of x [B, D]."""
+        return rows(values[self.parents[0]]).index_select(-1, self.index)
 
 
 class Factorisation(nn.Module):
@@ -146,13 +225,34 @@ class Factorisation(nn.Module):
         self.observed = observed
         self.p = nn.ModuleDict({factor.name: factor for factor in p})  # type: ignore[assignment]
         self.q = nn.ModuleDict({factor.name: factor for factor in q})  # type: ignore[assignment]
-        if set(self.p) != {observed, *self.q}:
-            raise ValueError(f"p draws {sorted(self.p)} but q and {observed} give {sorted([observed, *self.q])}")
+        if set(self.p) != {observed, *self.latents}:
+            raise ValueError(f"p draws {sorted(self.p)} but q and {observed} give {sorted([observed, *self.latents])}")
         known = [observed]
         for factor in q:
             if missing := set(factor.parents) - set(known):
                 raise ValueError(f"{factor.label('q')} needs {sorted(missing)} before it is drawn")
             known.append(factor.name)
+
+    @property
+    def latents(self) -> tuple[str, ...]:
+        """What q draws, y included, in its order; not the deterministic features."""
+        return tuple(name for name, factor in self.q.items() if not isinstance(factor, Deterministic))
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """What p is conditioned on and does not draw."""
+        parents = {parent for factor in self.p.values() for parent in factor.parents}
+        return tuple(name for name in self.q if name in parents and name not in self.p)
+
+    @property
+    def before_y(self) -> tuple[str, ...]:
+        """The latents that q draws before y."""
+        return self.latents[: self.latents.index("y")] if "y" in self.q else ()
+
+    @property
+    def relaxed(self) -> bool:
+        """Whether y is drawn as a point of the simplex in training, instead of being summed out."""
+        return isinstance(self.q["y"], RelaxedCategoricalFactor) if "y" in self.q else False
 
     @property
     def num_classes(self) -> int:
@@ -166,109 +266,35 @@ class Factorisation(nn.Module):
         return tuple(
             name
             for i, name in enumerate(order)
-            if i and isinstance(self.q[name], NormalFactor) and set(self.p[name].parents) <= set(order[:i])
+            if name in self.latents
+            and isinstance(self.q[name], NormalFactor)
+            and set(self.p[name].parents) <= set(order[:i])
         )
 
     def noise_shapes(
-        self, batch: int, draws: int = 1, enumerate_y: bool = False, incomplete: bool = False
+        self, batch: int, draws: int = 1, enumerate_y: bool = False, incomplete: bool = False, relaxed: bool = False
     ) -> dict[str, tuple[int, ...]]:
         """Shapes of the standard-normal noise that `bounds.trace` takes: [M, 1 or K, B, D] for every latent of q.
 
-        An `incomplete` enumeration of y takes some too, [M, K, B, 1].
+        An `incomplete` enumeration of y takes some too, [M, K, B, 1], and a `relaxed` y [M, 1, B, K].
         """
         shapes, classes = {}, 1
-        for name, factor in self.q.items():
+        for name in self.latents:
             if name == "y":
                 classes = self.num_classes if enumerate_y else 1
                 shapes |= {"y": (draws, classes, batch, 1)} if incomplete else {}
+                shapes |= {"y": (draws, 1, batch, self.num_classes)} if relaxed else {}
             else:
-                shapes[name] = (draws, classes, batch, factor.dim)
+                shapes[name] = (draws, classes, batch, self.q[name].dim)
         return shapes
 
     def __str__(self) -> str:
         """'p(x, z) = p(z) p(x | z)        q(z | x) = q(z | x)'."""
-        p = f"p({', '.join(sorted(self.p, key=[self.observed, *sorted(self.q)].index))}) = "
-        q = f"q({', '.join(sorted(self.q))} | {self.observed}) = "
+        names = sorted(self.latents)
+        given = f" | {', '.join(self.conditions)}" if self.conditions else ""
+        p = f"p({', '.join(sorted(self.p, key=[self.observed, *names].index))}{given}) = "
+        q = f"q({', '.join(names)} | {self.observed}) = "
         p += " ".join(factor.label("p") for factor in self.p.values())
-        return p + "        " + q + " ".join(factor.label("q") for factor in self.q.values())
-
-
-LIKELIHOODS: dict[str, type[NetworkFactor]] = {
-    "auto": BernoulliFactor, "gaussian": NormalFactor, "categorical": LevelsFactor, "mse": SquaredFactor,
-}  # fmt: skip
-WITHOUT_CLASSES = {"x", "z1", "h", "a"}  # the same for all classes of an enumerated y
-
-
-class Factors:
-    """Builds factors from notation such as 'z | x y', knowing the size of every variable.
-
-    Args:
-        dims: size of every variable by name.
-        likelihood: of pixels, as in model.likelihood: auto (Bernoulli), gaussian, categorical or mse.
-        trials: of a Bernoulli pixel; more than 1 where pixels are shares of ones among several binary draws.
-        mse_scale: of the squared error summed over the D pixels; None: 1 / D.
-    """
-
-    def __init__(
-        self,
-        dims: dict[str, int],
-        architecture: Architecture,
-        likelihood: str = "auto",
-        trials: int = 1,
-        mse_scale: float | None = None,
-    ) -> None:
-        self.dims, self.architecture, self.trials, self.mse_scale = dims, architecture, trials, mse_scale
-        self._likelihood = LIKELIHOODS[likelihood]
-
-    def _build(self, kind: type[NetworkFactor], notation: str, norm: str | None = None) -> NetworkFactor:
-        name, _, parents = (part.strip() for part in notation.partition("|"))
-        sizes = {p: self.dims[p] for p in parents.split()}
-        return kind(name, self.dims[name], sizes, self.architecture, self._norm(name, sizes, norm))
-
-    def _norm(self, name: str, parents: Collection[str], wish: str | None) -> str:
-        """What normalises the hidden layers of a network where network.norm is what it is.
-
-        Args:
-            wish: instead of BatchNorm or GroupNorm by the parents' names, where the model knows better.
-
-        Raises:
-            ValueError: for a wish of BatchNorm where y is a parent.
-        """
-        if wish == "batch" and "y" in parents:
-            factor = f"{name} | {' '.join(parents)}"
-            raise ValueError(f"norm='batch' of '{factor}' would take the classes of y for rows; use norm='group'")
-        norm = self.architecture.norm
-        if self.architecture.kind == "figueroa" and name not in self.architecture.images:
-            return "none"  # his has some after convolutions only
-        if norm != "batch":
-            return norm
-        return wish or ("batch" if "y" not in self.dims or WITHOUT_CLASSES.issuperset(parents) else "group")
-
-    def uniform(self, name: str) -> Factor:
-        """p(y) = 1/K."""
-        return UniformCategorical(name, self.dims[name])
-
-    def standard(self, name: str) -> Factor:
-        """p(z) = N(0, I)."""
-        return StandardNormal(name)
-
-    def likelihood(self, notation: str, norm: str | None = None) -> Factor:
-        """p(x | ...), as the settings and the data ask.
-
-        Args:
-            norm: batch where no parent has a dimension of classes although y is one of the variables.
-        """
-        factor = self._build(self._likelihood, notation, norm)
-        if isinstance(factor, BernoulliFactor):
-            factor.trials = self.trials
-        if isinstance(factor, SquaredFactor):
-            factor.scale = self.mse_scale or 1 / factor.dim
-        return factor
-
-    def normal(self, notation: str) -> Factor:
-        """A diagonal Gaussian with learned mean and log-variance."""
-        return self._build(NormalFactor, notation)
-
-    def categorical(self, notation: str) -> Factor:
-        """A softmax over the classes."""
-        return self._build(CategoricalFactor, notation)
+        q += " ".join(self.q[name].label("q") for name in self.latents)
+        functions = [factor.label("q") for name, factor in self.q.items() if name not in self.latents]
+        return ", ".join([p + "        " + q, *functions])

@@ -162,12 +162,16 @@ class Network(nn.Module):
         return h
 
     def forward(self, values: Values) -> dict[str, Tensor]:
-        """Every head's output, in float32 at least, whatever precision the layers before it ran in."""
-        outputs = self.heads(values if self.inputs is None else self.features(values))
+        """Every head's output."""
+        return self.outputs(values if self.inputs is None else self.features(values))
+
+    def outputs(self, h: Any) -> dict[str, Tensor]:
+        """Every head of the last hidden layer, in float32 at least, whatever precision the layers before it ran in."""
+        outputs = self.heads(h)
         return {name: out.to(torch.promote_types(out.dtype, torch.float32)) for name, out in outputs.items()}
 
 
-class Features(Network):
+class FeatureNetwork(Network):
     """A function h = g(parents), [..., size]: a network's last hidden layer, after its norm and non-linearity.
 
     Of images it is the first dense layer after the convolutions, of anything else one more than the architecture has.

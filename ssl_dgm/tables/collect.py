@@ -10,10 +10,12 @@ from typing import Any
 from ssl_dgm.files import locked, write_atomic
 
 COLUMNS: tuple[str, ...] = (
-    "table", "row", "column", "model", "data", "labels", "validation_labels", "split_seed", "seed", "selection",
-    "metric", "value", "n_test", "epochs", "updates", "train_seconds", "live_units", "device", "torch", "git_commit",
-    "config_hash", "data_sha256", "split_sha256", "m1_sha256", "budget", "finished", "checksum",
+    "table", "row", "column", "model", "data", "labels", "validation_labels", "pool", "order", "split_seed", "seed",
+    "selection", "metric", "value", "n_test", "epochs", "updates", "train_seconds", "live_units", "device", "torch",
+    "git_commit", "config_hash", "data_sha256", "split_sha256", "m1_sha256", "budget", "finished", "checksum",
 )  # fmt: skip
+ADDED = ("pool", "order")  # since the first files: rows made before have them empty, and their own checksums
+FIRST = tuple(name for name in COLUMNS if name not in ADDED)
 Row = dict[str, str]
 
 
@@ -91,10 +93,11 @@ def _parse(path: Path) -> tuple[list[Row], list[int]]:
             cells = next(csv.reader([line]), [])
         except csv.Error:  # a carriage return within a row
             cells = []
-        row = dict(zip(COLUMNS, cells))
-        if number == 1 and line == ",".join(COLUMNS):
+        if number == 1 and line in (",".join(COLUMNS), ",".join(FIRST)):
             continue
-        if number > 1 and len(cells) == len(COLUMNS) and row["checksum"] == _checksum(row):
+        known = FIRST if len(cells) == len(FIRST) else COLUMNS
+        row = dict.fromkeys(COLUMNS, "") | dict(zip(known, cells))
+        if number > 1 and len(cells) == len(known) and row["checksum"] == _checksum(row):
             whole.append(row)
         elif line:
             damaged.append(number)
@@ -106,5 +109,6 @@ def _lines(numbers: list[int]) -> str:
 
 
 def _checksum(row: Row) -> str:
-    cells = [row[name] for name in COLUMNS if name != "checksum"]
+    cells = [row[name] for name in FIRST if name != "checksum"]
+    cells += [f"{name}={row[name]}" for name in ADDED if row[name]]
     return hashlib.sha256("\n".join(cells).encode(errors="replace")).hexdigest()[:12]

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment
 from tabulate import tabulate
 
+from ssl_dgm import records
+
 if TYPE_CHECKING:
     from ssl_dgm.tables.grid import Grid
 
@@ -115,14 +117,12 @@ def mean_and_spread(values: Sequence[float], scale: float = 1.0, digits: int = 2
 
 
 def closing_table(lines: Iterable[tuple[str, str, Sequence[float]]]) -> str:
-    """The table at the end of a run: (model, metric, values of the seeds); errors become percentages."""
+    """The table at the end of a run: (model, metric, values of the seeds); shares become percentages."""
     cells = []
     for model, metric, values in lines:
-        is_error = metric.endswith("error")
-        name = metric.replace("/", " ").replace("_", " ") + (
-            " (%)" if is_error else " (nats)" if metric != "live_units" else ""
-        )
-        cells.append((model, name, mean_and_spread(values, 100 if is_error else 1)))
+        unit = records.unit(metric)
+        name = metric.replace("/", " ").replace("_", " ") + (f" ({unit})" if unit else "")
+        cells.append((model, name, mean_and_spread(values, 100 if unit == "%" else 1)))
     return tabulate(cells, headers=("model", "metric", "mean ± sd over seeds"), tablefmt="simple")
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,20 @@ import yaml
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ssl_dgm import compose
+from ssl_dgm import compose, records
 from ssl_dgm.checks import nearest
 from ssl_dgm.config import UserError
 
 BUDGETS = ("paper", "short", "smoke")
-METRICS = ("test/error", "test/bound", "test/log_likelihood")
-BEST_BY = ("validation/error", "validation/bound")
+METRICS = (
+    "test/error", "test/bound", "test/log_likelihood", "test/cluster_accuracy", "test/nmi", "test/entropy_y",
+    *(
+        f"test/accuracy{rows}{attributed}"
+        for rows, attributed in product(("", "_labelled_classes", "_hidden_classes"), ("", "_test_attributed"))
+    ),
+)  # fmt: skip
+BEST_BY = ("validation/error", "validation/bound", "validation/accuracy", "validation/cluster_accuracy")
+LOWER_IS_BETTER = ("error", "entropy_y")
 
 
 @dataclass
@@ -68,13 +76,13 @@ class Table:
 
     @property
     def scale(self) -> float:
-        """From a record's value to the table's unit: percent for errors, nats otherwise."""
-        return 100.0 if self.metric.endswith("error") else 1.0
+        """From a record's value to the table's unit: percent for shares, nats otherwise."""
+        return 100.0 if records.unit(self.metric) == "%" else 1.0
 
     @property
     def lower_is_better(self) -> bool:
         """Whether a smaller number wins."""
-        return self.metric.endswith("error")
+        return self.metric.endswith(LOWER_IS_BETTER)
 
 
 def find(name: str) -> Path:

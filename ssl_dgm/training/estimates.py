@@ -92,11 +92,9 @@ def update(job: Job, seed: int) -> Update:
         model = create(job, [seed], x_dim)
         rows = {"unlabelled": data.unlabelled_per_step, "labelled": data.labelled_per_step}
         x = {name: torch.empty(1, number, x_dim) for name, number in rows.items()}
-        shapes = {
-            n: model.factorisation.noise_shapes(r, config.objective.draws, n == "unlabelled") for n, r in rows.items()
-        }
+        shapes = model.objective.noise_shapes(model.factorisation, rows["labelled"], rows["unlabelled"])
         noise = {n: {z: torch.empty(1, *shape) for z, shape in group.items()} for n, group in shapes.items()}
-        y = torch.empty(1, rows["labelled"], job.source.num_classes)
+        y = torch.empty(1, rows["labelled"], job.slots.num_slots)
         batch = Batch(x_labelled=x["labelled"], y_labelled=y, x_unlabelled=x["unlabelled"])
         with FlopCounterMode(display=False) as counter:
             with torch.autograd.graph.saved_tensors_hooks(weigh, lambda tensor: tensor):

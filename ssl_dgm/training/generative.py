@@ -14,7 +14,8 @@ from ssl_dgm import records
 from ssl_dgm.config import Config, UserError
 from ssl_dgm.data.inputs import Inputs, Pixels
 from ssl_dgm.data.shards import Shards
-from ssl_dgm.evaluation import figures, scores
+from ssl_dgm.evaluation import clusters, figures, scores
+from ssl_dgm.evaluation.clusters import Clusters
 from ssl_dgm.files import sha256_of, write_atomic
 from ssl_dgm.models.base import DeepGenerativeModel
 from ssl_dgm.probability.replicas import one_seed
@@ -34,9 +35,13 @@ def train(job: Job, seeds: list[int]) -> dict[int, str]:
     data = data_module(job, train, seeds)
     again = partial(assembled, dataclasses.replace(job, say=_nothing, log=Log()), seeds)
     lost = fit(config, model, data, group, job.device, job.deadline, job.say, job.log, again)
-    metrics = _metrics(job, model, train, test)
+    metrics, found = _metrics(job, model, train, test)
     # Before the records: what has one is not looked at again.
     _draw(job, model, train)
+    if found and (first := job.config.seeds[0]) in set(seeds) - lost.keys():
+        of_first = found[seeds.index(first)]
+        path, title = job.folder / "confusion.png", f"{records.model_name(config)}, seed {first}"
+        figures.confusion(path, of_first.confusion, of_first.attribution, job.slots.labelled, title)
     figures.curves(job.folder)
     epochs = read_curves(group / "metrics.csv")
     facts = {
@@ -55,8 +60,11 @@ def train(job: Job, seeds: list[int]) -> dict[int, str]:
         # One entry: several would be written in an order that changes from run to run.
         content = to_safetensors(tensors, {"about": f"{job.key}: {model}"})
         write_atomic(job.folder / f"seed-{seed}" / "weights.safetensors", content)
-        digest = hashlib.sha256(content).hexdigest()
-        save(job, seed, {name: value[s] for name, value in metrics.items()}, {**facts, "weights_sha256": digest})
+        own = {**facts, "weights_sha256": hashlib.sha256(content).hexdigest()}
+        if found:
+            write_atomic(job.folder / f"seed-{seed}" / "confusion.csv", found[s].to_csv())
+            own["attribution"] = found[s].attribution.tolist()
+        save(job, seed, {name: value[s] for name, value in metrics.items()}, own)
     checkpoints.remove(group)
     return lost
 
@@ -65,8 +73,13 @@ def _nothing(line: str) -> None:
     """What the other processes of a training say."""
 
 
-def _metrics(job: Job, model: DeepGenerativeModel, train: Inputs, test: Inputs) -> dict[str, list[float]]:
-    """Every metric of every seed; the one place that reads the test rows of a trained model."""
+def _metrics(
+    job: Job, model: DeepGenerativeModel, train: Inputs, test: Inputs
+) -> tuple[dict[str, list[float]], list[Clusters]]:
+    """Every metric of every seed, and the slots of each, if they are attributed to classes.
+
+    The one place that reads the test rows of a trained model.
+    """
     config, source = job.config, job.source
     y, num_train = torch.from_numpy(source.train_y).to(job.device), source.num_train
     y_test = torch.from_numpy(source.test_y).to(job.device)
@@ -76,10 +89,20 @@ def _metrics(job: Job, model: DeepGenerativeModel, train: Inputs, test: Inputs) 
         train, y, num_train = Pixels(held_out, config.data.pixels == "sampled").to(job.device), y[num_train:], 0
     model.eval()
     found: dict[str, Tensor] = {}
+    of_slots: list[Clusters] = []
     if model.has_classes:
         predict = _posterior_of_classes(config, model)
-        found["validation/error"] = scores.error(predict(train, len(y))[:, num_train:], y[num_train:])
-        found["test/error"] = scores.error(predict(test, len(y_test)), y_test)
+        validation, unseen = predict(train, len(y), num_train), predict(test, len(y_test), 0)
+        if job.attributes_slots:
+            of_slots = _clusters(job, validation, unseen)
+            found = {
+                name: torch.tensor([of.metrics[name] for of in of_slots], dtype=torch.double)
+                for name in of_slots[0].metrics
+            }
+            found["test/entropy_y"] = scores.entropy(unseen)
+        else:
+            found["validation/error"] = scores.error(validation, y[num_train:])
+            found["test/error"] = scores.error(unseen, y_test)
     if isinstance(test, Pixels):
         found["test/bound"] = scores.sampled(model, model.bound, test, len(y_test), 1, draw_inputs=True).mean(1)
         if config.likelihood_samples:
@@ -95,14 +118,22 @@ def _metrics(job: Job, model: DeepGenerativeModel, train: Inputs, test: Inputs) 
             for s in range(len(model.seeds))
         ]
         found["live_units"] = torch.stack(live)
-    return {name: [float(v) for v in value] for name, value in found.items()}
+    return {name: [float(v) for v in value] for name, value in found.items()}, of_slots
 
 
-def _posterior_of_classes(config: Config, model: DeepGenerativeModel) -> Callable[[Inputs, int], Tensor]:
+def _clusters(job: Job, validation: Tensor, test: Tensor) -> list[Clusters]:
+    """Of every seed, from log-probabilities [S, N, K] of both sets of rows."""
+    slots = [log_probs.argmax(-1).cpu().numpy() for log_probs in (validation, test)]
+    targets = job.source.train_y[job.source.num_train :].astype(int), job.source.test_y.astype(int)
+    return [clusters.score(job.slots, (v, targets[0]), (t, targets[1])) for v, t in zip(*slots)]
+
+
+def _posterior_of_classes(config: Config, model: DeepGenerativeModel) -> Callable[[Inputs, int, int], Tensor]:
+    """log-probabilities of the classes [S, N, K] of the rows of inputs, from a first one to the last."""
     if config.classify == "discriminative":
-        return lambda inputs, rows: scores.log_q_y(model, inputs, rows)
-    samples = config.generative_samples
-    return lambda inputs, rows: scores.sampled(model, model.class_log_joint, inputs, rows, samples, draw_inputs=False)
+        return lambda inputs, rows, first: scores.log_q_y(model, inputs, rows, first)
+    samples, joint = config.generative_samples, model.class_log_joint
+    return lambda inputs, rows, first: scores.sampled(model, joint, inputs, rows, samples, False, first)
 
 
 def open_first_stage(job: Job, result: Result) -> FirstStage:
@@ -130,6 +161,13 @@ def open_first_stage(job: Job, result: Result) -> FirstStage:
 
 def _draw(job: Job, model: DeepGenerativeModel, train: Inputs) -> None:
     """Samples of the group's first seed."""
+    path, title = job.folder / "samples.png", records.model_name(job.config)
+    if model.factorisation.conditions:
+        first = torch.arange(job.source.num_train, job.source.num_train + figures.STYLES, device=job.device)
+        images = job.source.to_images(figures.completions(model, train.mean(first)).cpu().numpy())
+        headings = ["image", "given", *[""] * figures.STYLES]
+        return figures.save_samples(path, images, "validation images, and draws of what is not given", title, headings)
     means = figures.samples(model, job.first and (job.first.model, job.first.live))
     images = job.source.to_images(means.cpu().numpy())
-    figures.save_samples(job.folder / "samples.png", images, model.has_classes, records.model_name(job.config))
+    columns = "columns: class y; rows: one draw of the latents each" if model.has_classes else ""
+    return figures.save_samples(path, images, columns, title)

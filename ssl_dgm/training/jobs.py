@@ -16,6 +16,7 @@ from ssl_dgm.data import sources, splits
 from ssl_dgm.data.datamodule import SeededDataModule
 from ssl_dgm.data.inputs import Inputs, OnDisk, Pixels, Posteriors
 from ssl_dgm.data.shards import Shards
+from ssl_dgm.data.slots import Slots
 from ssl_dgm.models.base import DeepGenerativeModel
 from ssl_dgm.probability import convolutions
 from ssl_dgm.probability.convolutions import Image
@@ -62,6 +63,23 @@ class Job:
     # Asked at the start: the checkout may have moved on by the end.
     git_commit: str = field(default_factory=records.git_commit)
 
+    @property
+    def slots(self) -> Slots:
+        """What the values of y stand for."""
+        return Slots.of(self.config, self.source)
+
+    @property
+    def pool(self) -> int:
+        """Rows from which the unlabelled ones are taken: the training rows, the validation rows among them or not."""
+        source = self.source
+        return len(source.train_y) if self.config.data.pool == "train+validation" else source.num_train
+
+    @property
+    def attributes_slots(self) -> bool:
+        """Whether the labels of the validation rows say which class a value of y is."""
+        has_y = schema.needs_labels(self.config) and not schema.is_supervised(self.config)
+        return has_y and self.slots.num_free > 0
+
 
 @dataclass
 class FirstStage:
@@ -83,7 +101,10 @@ def outline(config: Config, source: sources.Source) -> DeepGenerativeModel:
     """The model with one unit per latent, for its factorisation's text."""
     small = dataclasses.replace(config.network, name="mlp", hidden=[1])
     stage = schema.Stage(config.model, small, config.objective, config.optimizer, config.budget)
-    return models.create(stage, x_dim=1, num_classes=source.num_classes, seeds=[0], num_labelled=0, num_unlabelled=1)
+    slots = Slots.of(config, source)
+    return models.create(
+        stage, x_dim=1, num_classes=slots.num_slots, prior=slots.prior, seeds=[0], num_labelled=0, num_unlabelled=1
+    )
 
 
 def image_of(config: Config, source: sources.Source) -> Image | None:
@@ -112,17 +133,22 @@ def image_of(config: Config, source: sources.Source) -> Image | None:
 def create(job: Job, seeds: Sequence[int], x_dim: int) -> DeepGenerativeModel:
     """The job's model for these seeds, freshly initialised."""
     config, split = job.config, next(iter(job.splits.values()), None)
-    return models.create(
+    model = models.create(
         config,
         x_dim=x_dim,
-        num_classes=job.source.num_classes,
+        num_classes=job.slots.num_slots,
+        prior=job.slots.prior,
         seeds=seeds,
         num_labelled=0 if split is None else len(split.labelled),
-        num_unlabelled=job.source.num_train if split is None else len(split.unlabelled),
+        num_unlabelled=job.pool if split is None else len(split.unlabelled),
         trials=job.source.trials if job.config.data.pixels == "grey" else 1,
         replicas_mode=config.trainer.replicas,
+        prediction_draws=config.prediction_draws,
+        condition=torch.from_numpy(job.source.central()) if config.condition == "center" else None,
         image=image_of(config, job.source),
     )
+    model.free_slots = job.attributes_slots
+    return model
 
 
 def inputs(job: Job) -> tuple[Inputs, Inputs]:
@@ -143,9 +169,10 @@ def data_module(job: Job, train: Inputs, seeds: Sequence[int]) -> SeededDataModu
     """
     source = job.source
     data = SeededDataModule(
-        train, torch.from_numpy(source.train_y), source.num_classes,
+        train, torch.from_numpy(source.train_y), job.slots.num_slots,
         [job.splits[seed] for seed in seeds] if job.splits else None, source.num_train, seeds, job.config.budget,
-        job.device, shared_order=isinstance(source.train_x, Shards),
+        job.device, shared_order=isinstance(source.train_x, Shards), pool=job.pool,
+        by_class=job.config.data.order == "by_class",
     )  # fmt: skip
     if job.config.network.norm == "batch" and 1 in (data.labelled_per_step, data.unlabelled_per_step):
         which = "labelled" if data.labelled_per_step == 1 else "unlabelled"
@@ -169,13 +196,14 @@ def save(job: Job, seed: int, metrics: dict[str, float], facts: dict[str, Any]) 
     if split is not None:
         splits.save(split, job.folder / f"seed-{seed}" / "split.json")
     chosen = config.selection == "best_validation" and not schema.is_supervised(config)
-    validated = len(job.source.train_y) - job.source.num_train if chosen else 0
+    validated = len(job.source.train_y) - job.source.num_train if chosen or job.attributes_slots else 0
     facts = {
         "split_seed": None if split is None else split.split_seed,
         "split_sha256": None if split is None else split.sha256,
         "data_sha256": job.source.sha256,
         "m1_sha256": None if job.first is None else job.first.sha256,
         "validation_labels": validated,
+        **_unlabelled(job, split),
         "n_test": len(job.source.test_y),
         "device": _device_name(job.device),
         "torch": torch.__version__,
@@ -184,6 +212,15 @@ def save(job: Job, seed: int, metrics: dict[str, float], facts: dict[str, Any]) 
     }
     records.save(job.folder, records.new(config, job.key, seed, metrics, **facts))
     job.log.result(seed, metrics)
+
+
+def _unlabelled(job: Job, split: splits.Split | None) -> dict[str, Any]:
+    """How many unlabelled rows the training drew on, and in which order; of a classifier, that of its M1."""
+    if schema.is_estimator(job.config):
+        return {"pool": None, "order": None}
+    of_m1 = schema.is_supervised(job.config)
+    pool = job.pool if split is None or of_m1 else len(split.unlabelled)
+    return {"pool": pool, "order": job.config.data.order}
 
 
 def _device_name(device: torch.device) -> str:

@@ -14,6 +14,7 @@ from ssl_dgm import records
 from ssl_dgm.checks import seconds
 from ssl_dgm.config import Config, Stopped, UserError
 from ssl_dgm.data import sources, splits
+from ssl_dgm.data.slots import Slots
 from ssl_dgm.files import locked, remove_torn
 from ssl_dgm.training import checkpoints, devices, estimates, generative, loggers, supervised
 from ssl_dgm.training.fit import check_device, deadline_of
@@ -140,15 +141,35 @@ def _mend_manifest(job: Job, seed: int) -> None:
 
 
 def _splits(config: Config, source: sources.Source) -> dict[int, splits.Split]:
+    labelled = Slots.of(config, source).labelled
     if config.split.file is not None:
         published = splits.load_manifest(Path(config.split.file), source)
         if len(published.labelled) != config.labels:
             n = len(published.labelled)
             raise UserError(f"labels={config.labels} but {config.split.file} labels {n} rows; use labels={n}")
+        if hidden := [c for c, count in enumerate(published.class_counts) if count and c not in labelled]:
+            raise UserError(
+                f"{config.split.file} labels rows of class {hidden[0]}, which is hidden; leave it out of "
+                "classes.hidden, or add it to classes.labelled"
+            )
+        _check_pool(config, source, published)
         return dict.fromkeys(config.seeds, published)
     seed_of = {seed: seed if config.split_seed is None else config.split_seed for seed in config.seeds}
-    in_pool = config.data.labelled_in_pool
-    return {seed: splits.draw(source, config.labels, seed_of[seed], in_pool) for seed in config.seeds}
+    in_pool, validation = config.data.labelled_in_pool, config.data.pool == "train+validation"
+    return {
+        seed: splits.draw(source, config.labels, seed_of[seed], in_pool, labelled, validation) for seed in config.seeds
+    }
+
+
+def _check_pool(config: Config, source: sources.Source, published: splits.Split) -> None:
+    pool = published.unlabelled
+    has = not isinstance(pool, splits.Rest) and int(pool.max()) >= source.num_train
+    if has != (config.data.pool == "train+validation"):
+        remedy = "train+validation" if has else "train"
+        raise UserError(
+            f"{config.split.file} has {'' if has else 'no '}validation rows in its pool but data.pool="
+            f"{config.data.pool}; use data.pool={remedy}"
+        )
 
 
 def _groups(job: Job, missing: Sequence[int], num_devices: int) -> list[list[int]]:

@@ -8,6 +8,7 @@ import torch
 
 from ssl_dgm.baselines import estimators
 from ssl_dgm.data.inputs import Posteriors
+from ssl_dgm.evaluation import clusters
 from ssl_dgm.probability.randomness import Streams
 from ssl_dgm.training.jobs import Job, save
 
@@ -24,6 +25,11 @@ def fit(job: Job, seeds: list[int]) -> None:
             "validation/error": estimators.error(estimator, x, source.train_y[validation]),
             "test/error": estimators.error(estimator, x_test, source.test_y),
         }
+        if job.slots.hidden:
+            num_classes = source.num_classes
+            counts = clusters.confusion(estimator.predict(x_test), source.test_y, num_classes, num_classes)
+            right = clusters.right(counts, np.arange(num_classes))
+            metrics |= clusters.accuracies("test/accuracy", right, counts, job.slots)
         facts = {"epochs": 0, "updates": 0, "train_seconds": round(time.monotonic() - started, 1)}
         facts["live_units"] = None if job.first is None else int(job.first.live.sum())
         save(job, seed, metrics, facts)

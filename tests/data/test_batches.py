@@ -117,6 +117,30 @@ def test_without_labels_all_training_rows_are_unlabelled() -> None:
     assert batch.x_labelled.shape == (3, 0, 2) and batch.y_labelled.shape == (3, 0, K)
 
 
+def test_splits_without_a_label_are_as_none() -> None:
+    empty = [Split(np.empty(0, np.int64), np.arange(30), "toy", "", K, (), seed) for seed in SEEDS]
+    inputs, targets = Pixels(torch.zeros(34, 2, dtype=torch.uint8)), torch.arange(34) % K
+    for splits in (None, empty):
+        data = SeededDataModule(inputs, targets, K, splits, 30, SEEDS, BudgetConfig(), torch.device("cpu"))
+        batch = data.batch(0, 0)
+        assert (data.updates, data.labelled_per_step, data.unlabelled_per_step) == (30, 0, 1)
+        assert batch.y_labelled.shape == (3, 0, K)
+
+
+@pytest.mark.parametrize("labels", [0, 6])
+def test_rows_in_the_order_of_their_classes(labels: int) -> None:
+    targets = torch.from_numpy(np.random.default_rng(0).integers(K, size=40))
+    splits = [split_of(labels, 40 - labels, seed) for seed in SEEDS] if labels else None
+    budget, inputs = BudgetConfig(updates_per_epoch=5), Pixels(torch.zeros(40, 2, dtype=torch.uint8))
+    data = SeededDataModule(inputs, targets, K, splits, 36, SEEDS, budget, torch.device("cpu"), pool=38, by_class=True)
+    rows = dealt(data, 0)
+    assert torch.equal(rows.unlabelled, dealt(data, 1).unlabelled), "the same in every epoch"
+    for s, seed in enumerate(SEEDS):
+        pool = split_of(labels, 40 - labels, seed).unlabelled if labels else np.arange(38)
+        expected = pool[np.argsort(targets.numpy()[pool], kind="stable")]
+        assert rows.unlabelled[:, s].flatten().tolist() == expected[: 5 * (len(pool) // 5)].tolist()
+
+
 # --- A function of (seed, epoch)
 
 

@@ -121,7 +121,6 @@ def test_all_labels() -> None:
         (5, "labels=5 is not a multiple of the 10 classes of toy; use 10"),
         (109, "labels=109 is not a multiple of the 10 classes of toy; use 100 or 110"),
         (111, "labels=111 is not a multiple of the 10 classes of toy; use 110"),
-        (0, "labels=0 is not positive; use 10 or another multiple of the 10 classes of toy"),
         (-10, "labels=-10 is not positive; use 10 or another multiple of the 10 classes of toy"),
         (
             1200,
@@ -144,6 +143,67 @@ def test_impossible_numbers_of_labels(labels: int, sentence: str) -> None:
     source = synthetic([131, 131, 131, 11, 131, 131, 131, 131, 131, 132])
     with pytest.raises(UserError, match=f"^{re.escape(sentence)}$"):
         draw(source, labels, 0)
+
+
+@given(some_sources, seeds, st.data())
+def test_hidden_classes_have_no_labelled_row_and_are_in_the_pool(
+    source: Source, seed: int, data: st.DataObject
+) -> None:
+    classes = data.draw(st.sets(st.integers(0, source.num_classes - 1), min_size=1))
+    split = draw(source, 2 * len(classes), seed, classes=classes)
+    assert split.class_counts == tuple(2 * (c in classes) for c in range(source.num_classes))
+    np.testing.assert_array_equal(np.union1d(split.labelled, split.unlabelled), np.arange(source.num_train))
+    assert not np.intersect1d(split.labelled, split.unlabelled).size
+    # A class has the same labelled rows whichever others are labelled, and fewer are a prefix of more.
+    every = draw(source, 2 * source.num_classes, seed).labelled
+    np.testing.assert_array_equal(split.labelled, every[np.isin(source.train_y[every], list(classes))])
+    np.testing.assert_array_equal(
+        split.labelled[: len(classes)], draw(source, len(classes), seed, False, classes).labelled
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "sentence"),
+    [
+        (5, "labels=5 is not a multiple of the 2 labelled classes of toy; use 4 or 6"),
+        (
+            24,
+            "labels=24 takes 12 rows of every class, and class 1 of toy has only 11; use at most 22, or other classes",
+        ),
+        (27, "labels=27 is not a multiple of the 2 labelled classes of toy; use at most 22"),
+    ],
+)
+def test_numbers_of_labels_that_labelled_classes_cannot_have(labels: int, sentence: str) -> None:
+    with pytest.raises(UserError, match=f"^{re.escape(sentence)}"):
+        draw(synthetic([3, 11, 16]), labels, 0, classes=[1, 2])
+
+
+@given(some_sources, seeds, st.booleans())
+def test_validation_rows_in_the_pool_are_never_labelled(
+    tmp_path_factory: pytest.TempPathFactory, source: Source, seed: int, in_pool: bool
+) -> None:
+    split = draw(source, source.num_classes, seed, in_pool, validation_in_pool=True)
+    np.testing.assert_array_equal(split.labelled, draw(source, source.num_classes, seed).labelled)
+    rows = np.arange(len(source.train_y))
+    np.testing.assert_array_equal(split.unlabelled, rows if in_pool else np.setdiff1d(rows, split.labelled))
+    path = tmp_path_factory.mktemp("manifests") / "split.json"
+    save(split, path)
+    assert same(load_manifest(path, source), split)
+
+
+def test_all_training_rows_can_be_labelled_where_validation_rows_are_not() -> None:
+    split = draw(synthetic([5, 9], num_validation=4), 14, 0, validation_in_pool=True)
+    assert split.unlabelled.tolist() == [14, 15, 16, 17]
+
+
+@pytest.mark.parametrize("in_pool", [False, True])
+def test_no_labels_at_all(tmp_path: Path, in_pool: bool) -> None:
+    source = synthetic([5, 9])
+    split = draw(source, 0, 3, in_pool)
+    assert split.labelled.dtype == np.int64 and split.class_counts == (0, 0)
+    np.testing.assert_array_equal(split.unlabelled, np.arange(14))
+    save(split, tmp_path / "m.json")
+    assert same(load_manifest(tmp_path / "m.json", source), split)
 
 
 def test_advice_can_be_followed() -> None:
@@ -309,9 +369,8 @@ def test_a_right_checksum_over_wrong_rows(tmp_path: Path, change: dict[str, Any]
         ([0, 1], [2, 2], None, "repeats unlabelled rows"),
         ([0, 10], [1, 2], None, "names labelled rows outside the 10 training rows of toy"),
         ([0, -1], [1, 2], None, "names labelled rows outside"),
-        ([0, 1], [2, 10], None, "names unlabelled rows outside"),
+        ([0, 1], [2, 17], None, "names unlabelled rows outside the 17 training rows of toy"),
         ([0, 1], [1, 2], None, "has 1 of its 2 labelled rows in the unlabelled pool"),
-        ([], [1, 2], None, "has no labelled rows"),
         ([0, 1], [], None, "has no unlabelled rows"),
         ([0, 1], [2, 3], (3, 9), r"tells class counts \[3, 9\]"),
     ],

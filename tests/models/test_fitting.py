@@ -29,6 +29,7 @@ from ssl_dgm.data.datamodule import Batch, SeededDataModule
 from ssl_dgm.data.inputs import Inputs, Pixels, Posteriors
 from ssl_dgm.data.sources import Source, digest
 from ssl_dgm.data.splits import draw
+from ssl_dgm.models.base import VALIDATION_DRAWS
 from ssl_dgm.probability import bounds
 from ssl_dgm.probability.randomness import Streams
 
@@ -202,7 +203,8 @@ def test_validation_is_the_error_or_the_bound_of_all_rows(name: str) -> None:
         scores.append(model.validation[model.score])
     assert torch.equal(*scores)  # the same draws at every epoch
     streams = Streams(SEEDS, "validation")
-    shapes = [model.factorisation.noise_shapes(rows) for rows in (3, 2)]
+    draws = VALIDATION_DRAWS if model.factorisation.before_y else 1
+    shapes = [model.factorisation.noise_shapes(rows, draws) for rows in (3, 2)]
     noise = [model.noise(streams, x=shape)["x"] for shape in shapes]
     for s in range(len(SEEDS)):
         single, own = replica(model, s), [{n: v[s] for n, v in part.items()} for part in noise]

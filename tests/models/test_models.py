@@ -13,9 +13,11 @@ from zoo import (
     NUM_LABELLED,
     NUM_TRAIN,
     SEEDS,
+    SUMMED,
     K,
     every_mode,
     every_model,
+    every_summed_model,
     losses_of,
     make,
     make_batch,
@@ -50,17 +52,22 @@ def test_the_first_line_of_the_docstring_is_the_factorisation(name: str) -> None
 def test_a_factor_depends_on_its_written_parents_and_on_nothing_else(name: str) -> None:
     model = make(name)
     f, sizes = replica(model, 0), model.dims()
-    sides = re.findall(r" = (.+?)(?= {8}|$)", first_line(model))
+    written_lists = re.sub(r", [hc] = \w+\(x\)$", "", first_line(model))
+    sides = re.findall(r" = (.+?)(?= {8}|$)", written_lists)
     assert len(sides) == 2
+    for variable in set(f.q) - set(f.latents):  # functions of x
+        before = f.q[variable]({"x": torch.zeros(5, sizes["x"])})
+        assert before.shape == (5, sizes[variable])
+        assert not torch.equal(before, f.q[variable]({"x": torch.ones(5, sizes["x"])}))
     for side, written in zip("pq", sides, strict=True):
         factors = re.findall(r"[pq]\((\w+)(?: \| ([^)]*))?\)", written)
-        assert [variable for variable, _ in factors] == list(getattr(f, side))
+        assert [variable for variable, _ in factors] == [n for n in getattr(f, side) if side == "p" or n in f.latents]
         for variable, parents in factors:
             values = {v: torch.randn(5, size) for v, size in sizes.items()}
             before = vars(getattr(f, side)[variable](values))
             for other, size in sizes.items():
                 after = vars(getattr(f, side)[variable](values | {other: torch.randn(5, size)}))
-                tensors = [parameter for parameter, value in before.items() if isinstance(value, torch.Tensor)]
+                tensors = [n for n, value in before.items() if isinstance(value, torch.Tensor)]
                 changed = any(not torch.equal(before[parameter], after[parameter]) for parameter in tensors)
                 assert changed == (other in parents.split(", ")), f"{side}({variable} | {other})"
 
@@ -89,7 +96,7 @@ def by_hand(model: DeepGenerativeModel, s: int, batch: Batch, noise: Any, warm_u
     def weight(x: Tensor, y: Tensor | None, own: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """log p(x, y, h) - log q(h | .) with the latents' terms warmed up, and log q(y | .), [M, B]."""
         t = bounds.trace(f, x, y, own, analytic)
-        latents = [name for name in f.q if name != "y"]
+        latents = [name for name in f.latents if name != "y"]
         whole = t.p[f.observed] + (t.p["y"] if y is not None else 0)
         return (whole + warm_up * sum(t.p[n] - t.q[n] for n in latents))[:, 0], t.q["y"][
             :, 0
@@ -112,7 +119,7 @@ def by_hand(model: DeepGenerativeModel, s: int, batch: Batch, noise: Any, warm_u
     }
 
 
-@every_model
+@every_summed_model
 @every_mode
 @pytest.mark.parametrize(
     ("kl", "labelled", "warm_up"), [("monte_carlo", None, 1.0), ("monte_carlo", 2.0, 0.25), ("analytic", 0.3, 1.0)]
@@ -141,11 +148,11 @@ def test_the_loss_is_minus_u_minus_r_l_minus_r_c(
 def test_r_is_by_default_labelled_rows_per_unlabelled_row(name: str) -> None:
     model = make(name)
     if model.has_classes:
-        assert model.labelled_weight == NUM_LABELLED / (NUM_TRAIN - NUM_LABELLED)
-    assert make(name, objective=ObjectiveConfig(labelled=0.0)).labelled_weight == 0
+        assert model.objective.labelled_weight == NUM_LABELLED / (NUM_TRAIN - NUM_LABELLED)
+    assert make(name, objective=ObjectiveConfig(labelled=0.0)).objective.labelled_weight == 0
 
 
-@every_model
+@every_summed_model
 def test_the_terms_of_the_loss_are_means_of_the_factors(name: str) -> None:
     model = make(name)
     batch = make_batch(model)
@@ -163,10 +170,7 @@ def test_one_batch_is_learnt_by_heart(name: str) -> None:
     batch = make_batch(model, num_labelled=3, num_unlabelled=3)._replace(y_labelled=torch.eye(K).expand(2, K, K))
     optimizer, history = torch.optim.Adam(model.parameters(), lr=0.02), []
     streams = Streams(model.seeds, "test noise")
-    shapes = {
-        "unlabelled": model.factorisation.noise_shapes(3, enumerate_y=True),
-        "labelled": model.factorisation.noise_shapes(3),
-    }
+    shapes = model.objective.noise_shapes(model.factorisation, 3, 3)
     for _ in range(250):
         losses = model.per_seed(model.losses, batch, model.noise(streams, **shapes), torch.ones(2))
         optimizer.zero_grad()
@@ -174,7 +178,8 @@ def test_one_batch_is_learnt_by_heart(name: str) -> None:
         optimizer.step()
         history.append(losses["loss"].detach())
     start, end = torch.stack(history[:10]).mean(0), torch.stack(history[-25:]).mean(0)
-    assert (start - end > 0.5 * start.abs()).all()
+    least = 0.2 if model.factorisation.relaxed else 0.5  # it pays for twice the rows, through fewer features
+    assert (start - end > least * start.abs()).all()
     if model.has_classes:
         noise = model.noise(streams, x=model.factorisation.noise_shapes(3))["x"]
         assert torch.equal(
@@ -182,7 +187,7 @@ def test_one_batch_is_learnt_by_heart(name: str) -> None:
         )
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if make(name).has_classes])
+@pytest.mark.parametrize("name", [name for name in SUMMED if make(name).has_classes])
 def test_relabelling_the_classes_permutes_the_predictions(name: str) -> None:
     model, turn = make(name), torch.tensor([2, 0, 1])
     roughen(model)
@@ -197,7 +202,7 @@ def test_relabelling_the_classes_permutes_the_predictions(name: str) -> None:
     before = predictions(noise, batch)
     with torch.no_grad():
         for parameter_name, parameter in model.named_parameters():
-            if parameter_name.endswith(".inputs.y.weight"):
+            if parameter_name.endswith((".inputs.y.weight", ".heads.mean.y.weight", ".heads.log_var.y.weight")):
                 parameter.copy_(parameter[:, :, turn])
             if re.search(r"\.[pq]\.y\.network\.heads\.", parameter_name):
                 parameter.copy_(parameter[:, turn])

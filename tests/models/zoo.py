@@ -1,5 +1,6 @@
 """Every model that the package defines, small, with batches and noise for it."""
 
+import dataclasses
 import importlib
 import pkgutil
 from collections.abc import Iterator
@@ -36,15 +37,24 @@ every_mode = pytest.mark.parametrize("mode", ["loop", "vmap"])
 
 
 def make(
-    name: str, seeds: tuple[int, ...] = SEEDS, mode: str = "loop", x_dim: int = D, **settings: Any
+    name: str,
+    seeds: tuple[int, ...] = SEEDS,
+    mode: str = "loop",
+    x_dim: int = D,
+    num_labelled: int = NUM_LABELLED,
+    prior: tuple[float, ...] | None = None,
+    model_settings: dict[str, Any] | None = None,
+    **settings: Any,
 ) -> DeepGenerativeModel:
     """A small model; settings are those of the stage."""
     settings = {"network": NetworkConfig(hidden=[8]), "budget": BudgetConfig(epochs=4, updates_per_epoch=5)} | settings
-    stage = Stage(model=ModelConfig(name, z_dim=2), **settings)
-    sizes = {"x_dim": x_dim, "num_classes": K, "seeds": seeds, "replicas_mode": mode}
+    stage = Stage(model=ModelConfig(name, z_dim=2, a_dim=3, h_dim=4, **(model_settings or {})), **settings)
+    sizes = {"x_dim": x_dim, "num_classes": K, "seeds": seeds, "replicas_mode": mode, "prior": prior}
+    if name == "cvae":
+        sizes["condition"] = torch.arange(x_dim) % 3 == 0
     model = models.create(stage, **sizes, num_labelled=0, num_unlabelled=NUM_TRAIN)
     if model.has_classes:
-        sizes |= {"num_labelled": NUM_LABELLED, "num_unlabelled": NUM_TRAIN - NUM_LABELLED}
+        sizes |= {"num_labelled": num_labelled, "num_unlabelled": NUM_TRAIN - num_labelled}
         model = models.create(stage, **sizes)
     return model
 
@@ -52,6 +62,14 @@ def make(
 def observes_bits(model: DeepGenerativeModel) -> bool:
     f = model.factorisation
     return isinstance(f.p[f.observed], BernoulliFactor)
+
+
+def is_relaxed(name: str) -> bool:
+    return make(name).factorisation.relaxed
+
+
+SUMMED = [name for name in NAMES if not is_relaxed(name)]  # y, if there is one, is summed out
+every_summed_model = pytest.mark.parametrize("name", SUMMED)
 
 
 def make_batch(model: DeepGenerativeModel, num_labelled: int = 4, num_unlabelled: int = 5) -> Batch:
@@ -67,10 +85,9 @@ def make_batch(model: DeepGenerativeModel, num_labelled: int = 4, num_unlabelled
 
 
 def make_noise(model: DeepGenerativeModel, batch: Batch, draws: int = 1) -> dict[str, dict[str, Tensor]]:
-    f = model.factorisation
-    unlabelled = f.noise_shapes(batch.x_unlabelled.shape[1], draws, enumerate_y=True)
-    labelled = f.noise_shapes(batch.x_labelled.shape[1], draws)
-    return model.noise(Streams(model.seeds, "test noise"), unlabelled=unlabelled, labelled=labelled)
+    objective = dataclasses.replace(model.objective, settings=dataclasses.replace(model.stage.objective, draws=draws))
+    shapes = objective.noise_shapes(model.factorisation, batch.x_labelled.shape[1], batch.x_unlabelled.shape[1])
+    return model.noise(Streams(model.seeds, "test noise"), **shapes)
 
 
 def roughen(model: DeepGenerativeModel) -> None:

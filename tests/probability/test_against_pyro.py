@@ -8,8 +8,9 @@ from pyro.infer import Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
 from torch import Tensor
 
 from ssl_dgm.probability import bounds
-from ssl_dgm.probability.factors import Factorisation, Factors
+from ssl_dgm.probability.factors import Factorisation
 from ssl_dgm.probability.networks import Architecture
+from ssl_dgm.probability.notation import Factors
 
 K, B, D, L = 3, 6, 5, 2
 
@@ -70,10 +71,10 @@ def make(*, classes: bool, auxiliary: bool = False) -> Factorisation:
     if not classes:
         model = Factorisation([f.standard("z"), f.likelihood("x | z")], [f.normal("z | x")])
     elif not auxiliary:
-        p = [f.uniform("y"), f.standard("z"), f.likelihood("x | y z")]
+        p = [f.prior("y"), f.standard("z"), f.likelihood("x | y z")]
         model = Factorisation(p, [f.categorical("y | x"), f.normal("z | x y")])
     else:
-        p = [f.uniform("y"), f.standard("z"), f.likelihood("x | y z"), f.normal("a | x y z")]
+        p = [f.prior("y"), f.standard("z"), f.likelihood("x | y z"), f.normal("a | x y z")]
         model = Factorisation(p, [f.normal("a | x"), f.categorical("y | a x"), f.normal("z | a x y")])
     for parameter in model.parameters():
         parameter.data = 0.7 * torch.randn_like(parameter)

@@ -19,13 +19,13 @@ from ssl_dgm.probability.bounds import Trace, trace
 from ssl_dgm.probability.factors import (
     CategoricalFactor,
     Factorisation,
-    Factors,
+    GivenCategorical,
     NetworkFactor,
     NormalFactor,
     StandardNormal,
-    UniformCategorical,
 )
 from ssl_dgm.probability.networks import Architecture
+from ssl_dgm.probability.notation import Factors
 
 K, B, D, L = 3, 6, 4, 2
 
@@ -88,7 +88,7 @@ class Mixture:
         self.x = randn(3, B, D)
         self.f = Factorisation(
             p=[
-                UniformCategorical("y", K).double(),
+                GivenCategorical("y", [1 / K] * K).double(),
                 StandardNormal("z").double(),
                 affine(NormalFactor, "x", {"y": u, "z": w}, b, torch.full((D,), s2, dtype=torch.float64).log()),
             ],
@@ -207,21 +207,21 @@ def ladder() -> Factorisation:
 
 def m2() -> Factorisation:
     f = factors()
-    p = [f.uniform("y"), f.standard("z"), f.likelihood("x | y z")]
+    p = [f.prior("y"), f.standard("z"), f.likelihood("x | y z")]
     return rough(Factorisation(p, [f.categorical("y | x"), f.normal("z | x y")]))
 
 
 def gmdgm() -> Factorisation:
     """The prior of z has the class for a parent."""
     f = factors()
-    p = [f.uniform("y"), f.normal("z | y"), f.likelihood("x | z")]
+    p = [f.prior("y"), f.normal("z | y"), f.likelihood("x | z")]
     return rough(Factorisation(p, [f.categorical("y | x"), f.normal("z | x y")]))
 
 
 def adgm() -> Factorisation:
     """An auxiliary latent a is drawn before y."""
     f = factors()
-    p = [f.uniform("y"), f.standard("z"), f.likelihood("x | y z"), f.normal("a | x y z")]
+    p = [f.prior("y"), f.standard("z"), f.likelihood("x | y z"), f.normal("a | x y z")]
     return rough(Factorisation(p, [f.normal("a | x"), f.categorical("y | a x"), f.normal("z | a x y")]))
 
 

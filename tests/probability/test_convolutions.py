@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_dgm.probability.convolutions import KINDS, Image, Picture, Trunk, decoder, encoder, fits, sizes
-from ssl_dgm.probability.networks import Architecture, Features, Network, Shared
+from ssl_dgm.probability.networks import Architecture, FeatureNetwork, Network, Shared
 
 GREY, COLOUR, SMALL = (1, 28, 28), (3, 32, 32), (2, 12, 16)
 kinds = pytest.mark.parametrize("kind", KINDS)
@@ -180,7 +180,7 @@ def test_features_are_a_last_hidden_layer(kind: str) -> None:
     torch.manual_seed(0)
     images = {} if kind == "mlp" else {"x": SMALL}
     settings = Architecture((6,), "tanh", kind=kind, images=images, norm="batch")
-    g = Features({"x": math.prod(SMALL)}, 9, settings, norm="batch")
+    g = FeatureNetwork({"x": math.prod(SMALL)}, 9, settings, norm="batch")
     h = g({"x": rows(SMALL, 50)})
     assert h.shape == (50, 9)
     # It has the norm and the non-linearity of one: tanh of what has mean 0 and variance 1.

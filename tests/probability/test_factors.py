@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from ssl_dgm.probability.distributions import Bernoulli, Categorical, Gaussian, Levels, Squared
-from ssl_dgm.probability.factors import Factor, Factorisation, Factors
+from ssl_dgm.probability.factors import Factor, Factorisation
 from ssl_dgm.probability.networks import Architecture
 from ssl_dgm.probability.norms import BatchNorm, GroupNorm
+from ssl_dgm.probability.notation import Factors
 
 DIMS = {"x": 6, "y": 3, "z": 2, "z1": 4, "z2": 2, "a": 5}
 
@@ -21,13 +22,13 @@ def m1(f: Factors) -> Factorisation:
 
 
 def m2(f: Factors) -> Factorisation:
-    p = [f.uniform("y"), f.standard("z"), f.likelihood("x | y z")]
+    p = [f.prior("y"), f.standard("z"), f.likelihood("x | y z")]
     return Factorisation(p, [f.categorical("y | x"), f.normal("z | x y")])
 
 
 def adgm(f: Factors) -> Factorisation:
     """An auxiliary latent a is drawn before y, z after it."""
-    p = [f.uniform("y"), f.standard("z"), f.likelihood("x | y z"), f.normal("a | x y z")]
+    p = [f.prior("y"), f.standard("z"), f.likelihood("x | y z"), f.normal("a | x y z")]
     return Factorisation(p, [f.normal("a | x"), f.categorical("y | a x"), f.normal("z | a x y")])
 
 
@@ -42,8 +43,8 @@ def test_notation_names_the_variable_and_its_parents_in_order(f: Factors, notati
 
 
 def test_notation_without_a_bar_has_no_parents(f: Factors) -> None:
-    assert f.uniform("y").label("p") == "p(y)" and f.standard("z").label("p") == "p(z)"
-    assert f.uniform("y").parents == f.standard("z").parents == ()
+    assert f.prior("y").label("p") == "p(y)" and f.standard("z").label("p") == "p(z)"
+    assert f.prior("y").parents == f.standard("z").parents == ()
 
 
 def test_a_factor_of_each_kind_gives_its_distribution_of_the_size_of_its_variable(f: Factors) -> None:
@@ -124,7 +125,7 @@ def test_batch_norm_over_classes_is_refused(f: Factors) -> None:
 
 
 def test_the_priors_are_standard_normal_and_uniform(f: Factors) -> None:
-    normal, uniform = f.standard("z")({}), f.uniform("y")({})
+    normal, uniform = f.standard("z")({}), f.prior("y")({})
     assert isinstance(normal, Gaussian) and isinstance(uniform, Categorical)
     z, standard = torch.randn(8, 2), torch.distributions.Normal(0.0, 1.0)
     torch.testing.assert_close(normal.log_prob(z), standard.log_prob(z).sum(-1))
@@ -135,13 +136,13 @@ def test_the_priors_are_standard_normal_and_uniform(f: Factors) -> None:
 
 
 def test_q_may_not_need_what_is_drawn_later(f: Factors) -> None:
-    p = [f.uniform("y"), f.standard("z"), f.likelihood("x | y z")]
+    p = [f.prior("y"), f.standard("z"), f.likelihood("x | y z")]
     with pytest.raises(ValueError, match=r"q\(z \| x, y\) needs \['y'\] before it is drawn"):
         Factorisation(p, [f.normal("z | x y"), f.categorical("y | x")])
 
 
 def test_q_may_not_need_what_is_drawn_later_anywhere_in_the_list(f: Factors) -> None:
-    p = [f.uniform("y"), f.standard("z"), f.likelihood("x | y z"), f.normal("a | x y z")]
+    p = [f.prior("y"), f.standard("z"), f.likelihood("x | y z"), f.normal("a | x y z")]
     with pytest.raises(ValueError, match=r"q\(z \| a, y\) needs \['y'\] before it is drawn"):
         Factorisation(p, [f.normal("a | x"), f.normal("z | a y"), f.categorical("y | x")])
 
@@ -182,7 +183,7 @@ def test_num_classes_is_the_size_of_y_or_one_without_it(f: Factors) -> None:
 def test_a_divergence_is_analytic_only_if_p_s_parents_come_first(f: Factors) -> None:
     assert m1(f).analytic == m2(f).analytic == ("z",)
     assert adgm(f).analytic == ("z",)  # p(a | x, y, z) waits for y and z, which q draws after a
-    p = [f.uniform("y"), f.normal("z | y"), f.likelihood("x | z")]
+    p = [f.prior("y"), f.normal("z | y"), f.likelihood("x | z")]
     assert Factorisation(p, [f.categorical("y | x"), f.normal("z | x y")]).analytic == ("z",)
     assert Factorisation(p, [f.normal("z | x"), f.categorical("y | x z")]).analytic == ()
     p = [f.standard("z2"), f.normal("z1 | z2"), f.likelihood("x | z1")]
@@ -193,6 +194,6 @@ def test_a_divergence_is_analytic_only_if_p_s_parents_come_first(f: Factors) -> 
 def test_a_factorisation_prints_as_it_is_written(f: Factors) -> None:
     assert str(m1(f)) == "p(x, z) = p(z) p(x | z)        q(z | x) = q(z | x)"
     assert str(m2(f)) == "p(x, y, z) = p(y) p(z) p(x | y, z)        q(y, z | x) = q(y | x) q(z | x, y)"
-    p = [f.uniform("y"), f.standard("z2"), f.normal("z1 | y z2")]
+    p = [f.prior("y"), f.standard("z2"), f.normal("z1 | y z2")]
     stacked = Factorisation(p, [f.categorical("y | z1"), f.normal("z2 | z1 y")], observed="z1")
     assert str(stacked) == ("p(z1, y, z2) = p(y) p(z2) p(z1 | y, z2)        q(y, z2 | z1) = q(y | z1) q(z2 | z1, y)")

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssl_dgm.probability.factors import Factorisation, Factors
+from ssl_dgm.probability.factors import Factorisation
 from ssl_dgm.probability.generation import generate
 from ssl_dgm.probability.networks import Architecture
+from ssl_dgm.probability.notation import Factors
 
 K, B, M = 3, 5, 2
 DIMS = {"x": 6, "y": K, "z": 2, "a": 4}
@@ -39,7 +40,7 @@ def test_without_classes_x_is_the_mean_given_the_latent(f: Factors) -> None:
 
 
 def test_latents_are_drawn_from_their_conditionals_in_the_order_of_p(f: Factors) -> None:
-    p = [f.uniform("y"), f.normal("z | y"), f.normal("a | y z"), f.likelihood("x | a z")]
+    p = [f.prior("y"), f.normal("z | y"), f.normal("a | y z"), f.likelihood("x | a z")]
     model = Factorisation(p, [f.categorical("y | x"), f.normal("a | x y"), f.normal("z | x y a")])
     eps, classes = noise("z", "a"), torch.eye(K)
     x = generate(model, classes.unsqueeze(1), eps)
@@ -52,7 +53,7 @@ def test_latents_are_drawn_from_their_conditionals_in_the_order_of_p(f: Factors)
 
 
 def test_given_classes_are_those_of_their_rows(f: Factors) -> None:
-    p = [f.uniform("y"), f.standard("z"), f.likelihood("x | y z")]
+    p = [f.prior("y"), f.standard("z"), f.likelihood("x | y z")]
     model = Factorisation(p, [f.categorical("y | x"), f.normal("z | x y")])
     eps, labels = noise("z"), [2, 0, 1, 1, 2]
     of_all = generate(model, torch.eye(K).unsqueeze(1), eps)

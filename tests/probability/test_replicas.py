@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ssl_dgm.probability import bounds
-from ssl_dgm.probability.factors import Factorisation, Factors
+from ssl_dgm.probability.factors import Factorisation
 from ssl_dgm.probability.networks import Architecture
+from ssl_dgm.probability.notation import Factors
 from ssl_dgm.probability.randomness import Streams
 from ssl_dgm.probability.replicas import clip_per_seed, one_seed, over_seeds, stack
 
@@ -42,7 +43,7 @@ def m1() -> nn.Module:
 
 def m2() -> nn.Module:
     f = Factors({"x": D, "y": K, "z": 2}, Architecture((7, 4)))
-    p = [f.uniform("y"), f.standard("z"), f.likelihood("x | y z")]
+    p = [f.prior("y"), f.standard("z"), f.likelihood("x | y z")]
     return Loss(Factorisation(p, [f.categorical("y | x"), f.normal("z | x y")]))
 
 

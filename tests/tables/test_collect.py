@@ -7,6 +7,13 @@ from typing import Any
 from ssl_dgm.tables.collect import COLUMNS, append, read, rows
 from ssl_dgm.tables.render import closing_table, mean_and_spread
 
+# As it was written before there were the columns pool and order.
+OLD = """\
+table,row,column,model,data,labels,validation_labels,split_seed,seed,selection,metric,value,n_test,epochs,updates,\
+train_seconds,live_units,device,torch,git_commit,config_hash,data_sha256,split_sha256,m1_sha256,budget,finished,checksum
+,,,m2,,100,,,0,,test/error,0.0333,,,,,,,,,0123456789,,,,,,333f46c8a54a
+"""
+
 
 def record(seed: int, error: float = 0.0333, key: str = "m2-mnist-100-short-0123456789") -> dict[str, Any]:
     metrics = {"test/error": error, "validation/error": 0.04}
@@ -39,6 +46,22 @@ def test_damaged_rows_are_left_out_with_a_word(tmp_path: Path) -> None:
     assert "damaged line" in said[0]
     append(path, rows(record(0)), print)
     assert len(read(path, said.append)) == 2, "collecting again repairs it"
+
+
+def test_files_of_before_there_were_pools_are_read_and_added_to(tmp_path: Path) -> None:
+    path, said = tmp_path / "rows.csv", []
+    path.write_text(OLD)
+    (old,) = read(path, said.append)
+    assert (old["pool"], old["order"], old["value"], old["checksum"]) == ("", "", "0.0333", "333f46c8a54a")
+    append(path, rows(record(3) | {"pool": 49_900, "order": "shuffled"}), said.append)
+    assert [(row["seed"], row["pool"]) for row in read(path, said.append)] == [
+        ("0", ""),
+        ("3", "49900"),
+        ("3", "49900"),
+    ]
+    assert not said
+    path.write_text(path.read_text().replace("49900", "49901", 1))
+    assert len(read(path, said.append)) == 2 and said, "checksums are of the new columns too"
 
 
 def _append(path: Path, seed: int) -> None:
