@@ -95,8 +95,6 @@ def test_batch_norm_stands_where_no_parent_depends_on_the_class() -> None:
         norms_of(f.normal("z | x y")) == norms_of(f.likelihood("x | z")) == norms_of(f.normal("a | x y z")) == {"group"}
     )
     assert norms_of(f.likelihood("x | z", norm="batch")) == {"batch"}
-    without = Factors({"x": 6, "z": 2}, Architecture((7,), norm="batch"))
-    assert norms_of(without.likelihood("x | z")) == {"batch"}
     for kind in ("none", "group"):
         of_kind = Factors(DIMS, Architecture((7,), norm=kind))
         for factor in (of_kind.normal("a | x"), of_kind.likelihood("x | z", norm="batch")):
