@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from ssl_dgm.config import Config, Stage, UserError, first_stage, flatten, is_supervised
+from ssl_dgm.config import WITHOUT_CLASSES, Config, Stage, UserError, first_stage, flatten, is_supervised
 
 CHOICES = {
     "classifier": ("none", "logistic", "svm", "knn"),
@@ -157,6 +157,7 @@ def check(config: Config) -> None:
             f"condition={config.condition} is not for model={config.model.name}; use model=cvae condition=center, that "
             "draws images around their centre, or leave it out"
         )
+    _check_auxiliary(config)
     _check_memmap(config)
     if config.time_limit is not None:
         seconds(config.time_limit)
@@ -216,6 +217,21 @@ def _check_pixels(config: Config, stage: Stage, prefix: str) -> None:
         )
 
 
+def _check_auxiliary(config: Config) -> None:
+    """Refuses auxiliary terms where no label can act through them, and where their rows would be apart."""
+    o, name, given = config.objective, config.model.name, _auxiliary(config)
+    if not (o.assignment or o.metric):
+        return
+    if name in ("m1", "nn", *WITHOUT_CLASSES):
+        raise UserError(f"{given} needs a model with classes, and {name} has none; use 0 for both")
+    if config.labels == 0:
+        raise UserError(f"{given} takes classes from labelled rows, and labels=0; use 0 for both, or labels=100")
+
+
+def _auxiliary(config: Config) -> str:
+    return f"objective.assignment={config.objective.assignment} with objective.metric={config.objective.metric}"
+
+
 def _check_memmap(config: Config) -> None:
     """Refuses what only data in memory can do, and for those what only memmap has a use for."""
     if config.data.name != "memmap":
@@ -240,6 +256,13 @@ def _check_memmap(config: Config) -> None:
         raise UserError(
             f"network.norm=batch needs whole batches, but trainer.devices={config.trainer.devices} shares out those of "
             "data=memmap; use network.norm=group, or trainer.devices=1"
+        )
+    o = config.objective
+    if config.trainer.devices > 1 and (o.assignment or o.metric or config.model.name == "gmvae"):
+        what = "model=gmvae" if config.model.name == "gmvae" else _auxiliary(config)
+        raise UserError(
+            f"{what} sees labelled and unlabelled rows together, but trainer.devices={config.trainer.devices} shares "
+            "out the batches of data=memmap; use trainer.devices=1"
         )
     if config.trainer.devices < 1:
         raise UserError(f"trainer.devices={config.trainer.devices} is not positive; use for example trainer.devices=1")

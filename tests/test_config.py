@@ -135,6 +135,12 @@ REFUSED_TOGETHER: list[tuple[str, str]] = [
     ("model=m2 data=mnist model.likelihood=categorical", "data.pixels=sampled makes pixels 0 or 1; add data"),
     ("model=m2 model.mse_scale=2", "model.mse_scale=2.0 has no use with model.likelihood=auto; add model"),
     ("model=m2 data=memmap trainer.devices=2 network.norm=batch", "network.norm=batch needs whole batches"),
+    ("model=m2 data=memmap trainer.devices=2 objective.metric=1", "sees labelled and unlabelled rows together"),
+    ("model=gmvae data=mnist labels=0", "takes classes from labelled rows, and labels=0; use 0 for both"),
+    ("model=avae objective.metric=1", "needs a model with classes, and avae has none"),
+    ("model=m2 condition=center", "condition=center is not for model=m2; use model=cvae"),
+    ("model=cvae condition=null", "condition=None is not for model=cvae"),
+    ("experiment=figueroa_clustering classes.labelled=[1]", "labels=0 labels no class, whatever classes.labelled=[1]"),
 ]  # fmt: skip
 
 

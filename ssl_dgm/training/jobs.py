@@ -165,7 +165,8 @@ def data_module(job: Job, train: Inputs, seeds: Sequence[int]) -> SeededDataModu
     """The batches of these seeds, whose rows `train` has.
 
     Raises:
-        UserError: for BatchNorm where an update has a single labelled or unlabelled row, which has no s.d.
+        UserError: for BatchNorm where an update has a single labelled or unlabelled row, which has no s.d., and for
+            auxiliary terms where it has a single labelled row.
     """
     source = job.source
     data = SeededDataModule(
@@ -179,6 +180,12 @@ def data_module(job: Job, train: Inputs, seeds: Sequence[int]) -> SeededDataModu
         raise UserError(
             f"network.norm=batch has no s.d. of the 1 {which} row of an update; use budget.{which}_per_step=2 or more, "
             "or network.norm=group"
+        )
+    o = job.config.objective
+    if (o.assignment or o.metric) and data.labelled_per_step == 1:
+        raise UserError(
+            f"objective.assignment={o.assignment} with objective.metric={o.metric} compares rows with the labelled ones "
+            "of their update, and there is 1; use budget.labelled_per_step=all, or 0 for both"
         )
     return data
 
