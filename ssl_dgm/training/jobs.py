@@ -184,8 +184,8 @@ def data_module(job: Job, train: Inputs, seeds: Sequence[int]) -> SeededDataModu
     o = job.config.objective
     if (o.assignment or o.metric) and data.labelled_per_step == 1:
         raise UserError(
-            f"objective.assignment={o.assignment} with objective.metric={o.metric} compares rows with the labelled ones "
-            "of their update, and there is 1; use budget.labelled_per_step=all, or 0 for both"
+            f"objective.assignment={o.assignment} with objective.metric={o.metric} compares rows with the labelled "
+            "rows of their update, of which there is 1; use budget.labelled_per_step=all, or 0 for both"
         )
     return data
 

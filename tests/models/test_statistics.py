@@ -197,3 +197,9 @@ def test_batch_norm_of_a_single_row_is_refused(command: Command) -> None:
     outcome = command(*SMOKE, "network.norm=batch", "network.hidden=[8]", "budget.labelled_per_step=1")
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
     assert "no s.d. of the 1 labelled row of an update; use budget.labelled_per_step=2 or more" in outcome.err
+
+
+def test_auxiliary_terms_of_a_single_labelled_row_are_refused(command: Command) -> None:
+    outcome = command(*SMOKE, "objective.metric=1", "network.hidden=[8]", "budget.labelled_per_step=1")
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "of which there is 1; use budget.labelled_per_step=all" in outcome.err
