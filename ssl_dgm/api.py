@@ -171,6 +171,8 @@ class Fitted:
         """
         if not isinstance(self.model, DeepGenerativeModel):
             raise UserError(f"{self.record['model']} generates nothing; use model=m1, m2 or m1m2")
+        if self.model.factorisation.conditions:
+            raise UserError(f"{self.record['model']} draws images around a part that is given; use complete")
         classes, one_hot = self._job.slots.num_slots, None
         if y is not None and not (self.model.has_classes and 0 <= y < classes):
             known = f"there are 0 to {classes - 1}" if self.model.has_classes else "the model has no classes"
@@ -184,6 +186,17 @@ class Fitted:
         with torch.no_grad():
             means = figures.draw(self.model, first, n, one_hot, streams)
         return self._job.source.to_images(means.view(n, -1).cpu().numpy())
+
+    def complete(self, x: Any) -> np.ndarray:
+        """Mean images around the part of x that the model is given, float32 [N, draws, H, W].
+
+        Raises:
+            UserError: for a model that is not conditional.
+        """
+        if not (isinstance(self.model, DeepGenerativeModel) and self.model.factorisation.conditions):
+            raise UserError(f"{self.record['model']} is not conditioned on a part of x; use model=cvae")
+        completed = figures.completions(self.model, self._rows(x))[:, 2:]
+        return self._job.source.to_images(completed.cpu().numpy())
 
     def _rows(self, x: Any) -> Tensor:
         """x as the rows that the model sees: float32 [N, x_dim] in [0, 1], on its device."""

@@ -98,6 +98,28 @@ def test_the_features_of_an_m1_are_those_that_a_stack_stands_on() -> None:
         alone.predict(DIGITS.test_x)
 
 
+def test_a_conditional_model_completes_images() -> None:
+    fitted = ssl_dgm.fit(*TINY, "model=cvae", "seeds=[0]", verbose=False)
+    completed = fitted.complete(DIGITS.test_x[:3])
+    assert completed.shape == (3, 8, 8, 8)
+    assert not np.array_equal(completed[:, 0], completed[:, 1])
+    assert not np.array_equal(completed[0], completed[1])
+    with pytest.raises(UserError, match="draws images around a part that is given; use complete"):
+        fitted.sample(2)
+    with pytest.raises(UserError, match="is not conditioned on a part of x; use model=cvae"):
+        ssl_dgm.fit(*TINY, "model=m2", "seeds=[0]", verbose=False).complete(DIGITS.test_x[:3])
+
+
+def test_probabilities_are_averaged_over_the_draws_before_y() -> None:
+    one, many = (
+        ssl_dgm.fit(*TINY, "model=sdgm", "seeds=[0]", f"prediction_draws={draws}", verbose=False) for draws in (1, 50)
+    )
+    np.testing.assert_allclose(many.predict_proba(DIGITS.test_x).sum(1), 1, atol=1e-5)
+    spread = np.abs(one.predict_proba(DIGITS.test_x[::-1])[::-1] - one.predict_proba(DIGITS.test_x)).mean()
+    averaged = np.abs(many.predict_proba(DIGITS.test_x[::-1])[::-1] - many.predict_proba(DIGITS.test_x)).mean()
+    assert averaged < 0.5 * spread, "the same weights, other draws"
+
+
 def test_runs_are_found_by_folder_and_by_the_beginning_of_their_name() -> None:
     fitted = ssl_dgm.fit(*TINY, "model=nn", verbose=False)
     assert ssl_dgm.load("runs/nn-digits").folder == fitted.folder

@@ -169,5 +169,6 @@ def _draw(job: Job, model: DeepGenerativeModel, train: Inputs) -> None:
         return figures.save_samples(path, images, "validation images, and draws of what is not given", title, headings)
     means = figures.samples(model, job.first and (job.first.model, job.first.live))
     images = job.source.to_images(means.cpu().numpy())
-    columns = "columns: class y; rows: one draw of the latents each" if model.has_classes else ""
+    y_is = "slot" if job.attributes_slots else "class"
+    columns = f"columns: {y_is} y; rows: one draw of the latents each" if model.has_classes else ""
     return figures.save_samples(path, images, columns, title)
