@@ -24,6 +24,7 @@ CHOICES = {
     "data.pool": ("train", "train+validation"),
     "data.order": ("shuffled", "by_class"),
     "model.likelihood": ("auto", "gaussian", "categorical", "mse"),
+    "model.q_z": ("xy", "x"),
     "model.q_log_var": ("all", "x"),
     "network.name": ("mlp", "conv", "figueroa"),
     "network.activation": ("softplus", "relu", "tanh", "leaky_relu"),

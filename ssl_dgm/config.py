@@ -36,6 +36,7 @@ class ModelConfig:
     h_dim: int = 100  # features of gmvae
     likelihood: str = "auto"  # of pixels: auto (Bernoulli, or Binomial), gaussian, categorical (256 levels) or mse
     mse_scale: float | None = None  # of the squared error summed over pixels; null: 1 / number of pixels
+    q_z: str = "xy"  # m2: parents of z in q; x: Ojha's q(z | x)
     q_log_var: str = "all"  # parents of the log-variance of q(z | x, y): all, or x as printed in Kingma's eq. 4
     min_unit_sd: float = 0.1  # m1m2: units of M1 whose posterior means vary less are dropped
 
@@ -225,7 +226,7 @@ UNUSED_BY_ESTIMATOR = (
     "objective", "optimizer", "budget", "m1_seed", "classifier", "features", "classify",
     "generative_samples", "prediction_draws", "likelihood_samples", "selection", "network.name", "network.activation",
     "network.init", "network.init_sd", "network.norm", "model.z_dim", "model.a_dim", "model.h_dim", "model.likelihood",
-    "model.mse_scale", "model.q_log_var", "model.min_unit_sd", "classes.extra", "data.order",
+    "model.mse_scale", "model.q_z", "model.q_log_var", "model.min_unit_sd", "classes.extra", "data.order",
 )  # fmt: skip
 
 

@@ -162,6 +162,13 @@ def test_the_cosine_schedule_goes_from_the_rate_to_the_final_rate() -> None:
     assert seen.rates == pytest.approx(expected.tolist())
 
 
+@quiet
+def test_the_step_schedule_multiplies_the_rate_and_stops_at_the_final_rate() -> None:
+    optimizer = OptimizerConfig(lr=0.01, schedule="step", step_epochs=1, step_factor=0.5, final_lr=0.002)
+    _, seen = train("m2", (4,), optimizer=optimizer)
+    assert seen.rates == pytest.approx([0.01] * 5 + [0.005] * 5 + [0.0025] * 5 + [0.002] * 5)
+
+
 # --- Scores
 
 

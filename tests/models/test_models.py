@@ -240,3 +240,12 @@ def test_each_seed_s_gradient_is_capped_before_the_update(name: str) -> None:
     model.on_before_optimizer_step(None)  # type: ignore[arg-type]
     joined = torch.cat([p.grad.flatten(1) for p in model.parameters()], 1)
     torch.testing.assert_close(joined.norm(dim=1), torch.full((3,), 0.01), rtol=1e-3, atol=0)
+
+
+def test_gradient_elements_are_capped_after_the_norm() -> None:
+    model = make("m2", optimizer=OptimizerConfig(clip_norm=1.0, clip_value=0.01))
+    batch = make_batch(model)
+    losses_of(model, batch, make_noise(model, batch))["loss"].sum().backward()
+    model.on_before_optimizer_step(None)  # type: ignore[arg-type]
+    largest = torch.stack([p.grad.abs().amax() for p in model.parameters()])
+    assert largest.max() == pytest.approx(0.01) and largest.min() < 0.01
