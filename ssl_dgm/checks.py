@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ssl_dgm.config import WITHOUT_CLASSES, Config, Stage, UserError, first_stage, flatten, is_supervised
 
-CHOICES = {
+CHOICES: dict[str, tuple[str, ...]] = {
     "classifier": ("none", "logistic", "svm", "knn"),
     "features": ("mean", "sample"),
     "classify": ("discriminative", "generative"),
@@ -41,6 +41,12 @@ POSITIVE = (
     "trainer.validate_every", "trainer.checkpoint_every", "trainer.devices", "objective.weight_prior_sd",
     "objective.neighbours", "objective.temperature", "objective.final_temperature", "optimizer.clip_norm",
     "optimizer.clip_value", "optimizer.step_epochs", "optimizer.step_factor",
+)  # fmt: skip
+
+NOT_NEGATIVE = (
+    "objective.classification", "objective.labelled", "objective.warm_up_epochs", "objective.free_bits",
+    "objective.latents_weight", "objective.classes_weight", "objective.assignment", "objective.metric",
+    "objective.temperature_epochs", "optimizer.final_lr", "data.min_pixel_sd",
 )  # fmt: skip
 
 
@@ -140,6 +146,8 @@ def check(config: Config) -> None:
             raise UserError(f"{key}={value} is unknown; {nearest(str(value), list(CHOICES[stem]))}")
         if stem in POSITIVE and value is not None and value <= 0:
             raise UserError(f"{key}={value} is not positive; use for example {_example(key)}")
+        if stem in NOT_NEGATIVE and value is not None and value < 0:
+            raise UserError(f"{key}={value} is negative; use for example {_example(key)}")
     for prefix, stage in (("", config), *((("m1.", config.m1),) if config.m1 else ())):
         hidden, per_step = list(stage.network.hidden), stage.budget.labelled_per_step
         if not hidden or min(hidden) <= 0:
@@ -148,6 +156,12 @@ def check(config: Config) -> None:
             threshold = f"{prefix}objective.class_threshold={stage.objective.class_threshold}"
             raise UserError(f"{threshold} is no probability; use for example 0.1, or 0 for exact sums over classes")
         _check_pixels(config, stage, prefix)
+        o = stage.optimizer
+        if o.schedule != "constant" and o.final_lr > o.lr:
+            raise UserError(
+                f"{prefix}optimizer.final_lr={o.final_lr} is above {prefix}optimizer.lr={o.lr}, where the rate "
+                "begins; use a smaller one"
+            )
         if per_step not in ("share", "all") and (isinstance(per_step, str) or per_step < 1):
             raise UserError(f"{prefix}budget.labelled_per_step={per_step} is unknown; use share, all or a number")
     if config.labels < 0:
@@ -159,6 +173,7 @@ def check(config: Config) -> None:
             "draws images around their centre, or leave it out"
         )
     _check_auxiliary(config)
+    _check_q(config)
     _check_memmap(config)
     if config.time_limit is not None:
         seconds(config.time_limit)
@@ -221,12 +236,31 @@ def _check_pixels(config: Config, stage: Stage, prefix: str) -> None:
 def _check_auxiliary(config: Config) -> None:
     """Refuses auxiliary terms where no label can act through them, and where their rows would be apart."""
     o, name, given = config.objective, config.model.name, _auxiliary(config)
+    if name == "gmvae" and config.labels and not (o.assignment or o.classification):
+        raise UserError(
+            f"labels={config.labels} tells gmvae nothing with objective.assignment=0 and objective.classification=0; "
+            "use objective.assignment=1, or labels=0 for clusters"
+        )
+    if config.m1 is not None and (config.m1.objective.assignment or config.m1.objective.metric):
+        raise UserError("m1.objective.assignment and m1.objective.metric need classes, and M1 has none; use 0 for both")
     if not (o.assignment or o.metric):
         return
     if name in ("m1", "nn", *WITHOUT_CLASSES):
         raise UserError(f"{given} needs a model with classes, and {name} has none; use 0 for both")
     if config.labels == 0:
         raise UserError(f"{given} takes classes from labelled rows, and labels=0; use 0 for both, or labels=100")
+
+
+def _check_q(config: Config) -> None:
+    """Refuses settings of q that the model has no use for."""
+    m, name, threshold = config.model, config.model.name, config.objective.class_threshold
+    if m.q_z != "xy" and name != "m2":
+        raise UserError(f"model.q_z={m.q_z} is of model=m2, and {name} has no use for it; leave it out")
+    if m.q_log_var != "all" and (name not in ("m2", "m1m2") or m.q_z == "x"):
+        what = f"{name} with model.q_z=x" if m.q_z == "x" else name
+        raise UserError(f"model.q_log_var={m.q_log_var} is of m2 and m1m2, and {what} has no use for it; leave it out")
+    if name == "gmvae" and threshold:
+        raise UserError(f"objective.class_threshold={threshold} leaves out classes of a sum, and gmvae has none; use 0")
 
 
 def _auxiliary(config: Config) -> str:
@@ -264,6 +298,11 @@ def _check_memmap(config: Config) -> None:
         raise UserError(
             f"{what} sees labelled and unlabelled rows together, but trainer.devices={config.trainer.devices} shares "
             "out the batches of data=memmap; use trainer.devices=1"
+        )
+    if config.trainer.devices > 1 and o.free_bits:
+        raise UserError(
+            f"objective.free_bits={o.free_bits} compares the mean cost of a whole batch, but trainer.devices="
+            f"{config.trainer.devices} shares out those of data=memmap; use 0, or trainer.devices=1"
         )
     if config.trainer.devices < 1:
         raise UserError(f"trainer.devices={config.trainer.devices} is not positive; use for example trainer.devices=1")

@@ -52,7 +52,7 @@ class NetworkConfig:
     # and N(0, init_sd^2) in heads
     init: str = "torch"
     init_sd: float = 0.001
-    norm: str = "none"  # batch: BatchNorm where y is no parent and GroupNorm elsewhere; group
+    norm: str = "none"  # batch: BatchNorm where parents are x, z1, h or a and GroupNorm elsewhere; group
 
 
 @dataclass

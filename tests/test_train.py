@@ -208,6 +208,13 @@ def test_a_published_split_is_used_as_it_is(command: Command, tmp_path: Path) ->
     assert command(*SMOKE, "seeds=[1]", f"split.file={published}").code == 0
     (used,) = tmp_path.glob("runs/*/seed-1/split.json")
     assert used.read_bytes() == manifest.read_bytes()
+    hiding = command(*SMOKE, "classes.hidden=[9]", "labels=90", "seeds=[0]", "runs=hiding")
+    assert hiding.code == 0, hiding.err
+    (partial,) = (tmp_path / "hiding").glob("m2-*/seed-0/split.json")
+    refused = command(*SMOKE, "labels=90", f"split.file={partial}").err
+    assert "labels no row of class 9, which is not hidden; hide it by classes.hidden=[9]" in refused
+    refused = command(*SMOKE, "classes.hidden=[0]", "labels=90", f"split.file={partial}").err
+    assert "labels no row of class 9" in refused or "labels rows of class 0, which is hidden" in refused
     assert "labels=50 but" in command(*SMOKE, "labels=50", f"split.file={published}").err
     published.write_bytes(published.read_bytes().replace(b"digits", b"digit5", 1))
     assert "published.json is corrupted" in command(*SMOKE, f"split.file={published}").err

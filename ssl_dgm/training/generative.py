@@ -163,7 +163,8 @@ def _draw(job: Job, model: DeepGenerativeModel, train: Inputs) -> None:
     """Samples of the group's first seed."""
     path, title = job.folder / "samples.png", records.model_name(job.config)
     if model.factorisation.conditions:
-        first = torch.arange(job.source.num_train, job.source.num_train + figures.STYLES, device=job.device)
+        last = min(job.source.num_train + figures.STYLES, len(job.source.train_y))
+        first = torch.arange(job.source.num_train, last, device=job.device)
         images = job.source.to_images(figures.completions(model, train.mean(first)).cpu().numpy())
         headings = ["image", "given", *[""] * figures.STYLES]
         return figures.save_samples(path, images, "validation images, and draws of what is not given", title, headings)

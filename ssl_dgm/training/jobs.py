@@ -144,11 +144,25 @@ def create(job: Job, seeds: Sequence[int], x_dim: int) -> DeepGenerativeModel:
         trials=job.source.trials if job.config.data.pixels == "grey" else 1,
         replicas_mode=config.trainer.replicas,
         prediction_draws=config.prediction_draws,
-        condition=torch.from_numpy(job.source.central()) if config.condition == "center" else None,
+        condition=_condition(job),
         image=image_of(config, job.source),
     )
     model.free_slots = job.attributes_slots
     return model
+
+
+def _condition(job: Job) -> Tensor | None:
+    """The part of x that is given, bool [D], by `condition`.
+
+    Raises:
+        UserError: for rows that are no images, and have no centre.
+    """
+    if job.config.condition is None:
+        return None
+    if min(job.source.shape[:2]) < 4:
+        shape = " x ".join(map(str, job.source.shape))
+        raise UserError(f"condition=center needs images, but rows of data={job.source.name} are {shape}; use model=m1")
+    return torch.from_numpy(job.source.central())
 
 
 def inputs(job: Job) -> tuple[Inputs, Inputs]:
@@ -165,8 +179,8 @@ def data_module(job: Job, train: Inputs, seeds: Sequence[int]) -> SeededDataModu
     """The batches of these seeds, whose rows `train` has.
 
     Raises:
-        UserError: for BatchNorm where an update has a single labelled or unlabelled row, which has no s.d., and for
-            auxiliary terms where it has a single labelled row.
+        UserError: for BatchNorm where an update has a single row, which has no s.d., and for auxiliary terms where it
+            has a single labelled row.
     """
     source = job.source
     data = SeededDataModule(
@@ -175,11 +189,11 @@ def data_module(job: Job, train: Inputs, seeds: Sequence[int]) -> SeededDataModu
         job.device, shared_order=isinstance(source.train_x, Shards), pool=job.pool,
         by_class=job.config.data.order == "by_class",
     )  # fmt: skip
-    if job.config.network.norm == "batch" and 1 in (data.labelled_per_step, data.unlabelled_per_step):
-        which = "labelled" if data.labelled_per_step == 1 else "unlabelled"
+    # Labelled and unlabelled rows go through BatchNorm together.
+    if job.config.network.norm == "batch" and data.labelled_per_step + data.unlabelled_per_step == 1:
         raise UserError(
-            f"network.norm=batch has no s.d. of the 1 {which} row of an update; use budget.{which}_per_step=2 or more, "
-            "or network.norm=group"
+            "network.norm=batch has no s.d. of the 1 row of an update; use for example "
+            f"budget.updates_per_epoch={max(1, data.updates // 2)}, or network.norm=group"
         )
     o = job.config.objective
     if (o.assignment or o.metric) and data.labelled_per_step == 1:

@@ -152,6 +152,11 @@ def _splits(config: Config, source: sources.Source) -> dict[int, splits.Split]:
                 f"{config.split.file} labels rows of class {hidden[0]}, which is hidden; leave it out of "
                 "classes.hidden, or add it to classes.labelled"
             )
+        if lacking := [c for c in labelled if not published.class_counts[c]]:
+            raise UserError(
+                f"{config.split.file} labels no row of class {lacking[0]}, which is not hidden; hide it by "
+                f"classes.hidden=[{','.join(map(str, lacking))}]"
+            )
         _check_pool(config, source, published)
         return dict.fromkeys(config.seeds, published)
     seed_of = {seed: seed if config.split_seed is None else config.split_seed for seed in config.seeds}
