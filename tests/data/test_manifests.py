@@ -9,13 +9,20 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_splits import same, some_draws, synthetic
+from test_splits import same, seeds, some_sources, synthetic
 
 from ssl_dgm import files
 from ssl_dgm.config import UserError
 from ssl_dgm.data import splits
 from ssl_dgm.data.sources import Source
 from ssl_dgm.data.splits import Split, draw, load_manifest, save
+
+
+@st.composite
+def some_draws(draw_: st.DrawFn) -> tuple[Source, Split, bool]:
+    source, seed, in_pool = draw_(some_sources), draw_(seeds), draw_(st.booleans())
+    choices = [source.num_classes * n for n in (1, 2)] + ([source.num_train] if in_pool else [])
+    return source, draw(source, draw_(st.sampled_from(choices)), seed, in_pool), in_pool
 
 
 @given(some_draws())
