@@ -8,6 +8,10 @@ from collections.abc import Iterator, Mapping
 from ssl_dgm.config import Config, Stage, UserError, flatten
 
 
+# Settings whose values are free text: paths, and names that people give.
+TEXTS = ("data.file", "data.test_file", "data.folder", "data.title", "data.target", "runs", "csv", "split.file")
+
+
 def valid_keys(schema: type = Config, prefix: str = "") -> Iterator[str]:
     """Every dotted key of the schema, groups included."""
     for f in dataclasses.fields(schema):
@@ -50,6 +54,20 @@ def check_keys(overrides: list[str]) -> None:
         raise UserError(f"'{key}' is not a setting; {hint}")
 
 
+def quoted(words: list[str]) -> list[str]:
+    """The same words, with paths and titles in the quotes that Hydra's grammar asks for and a shell has taken away.
+
+    Values with a comma stay as they are: they may be the values of a sweep.
+    """
+    made = []
+    for word in words:
+        key, _, value = word.partition("=")
+        if key in TEXTS and re.search(r"[^\w\s/.:@%+\-\\]|[^\x00-\x7f]", value) and not re.match(r".*,|['\"]", value):
+            word = f"{key}='{value}'" if "'" not in value else f'{key}="{value}"'
+        made.append(word)
+    return made
+
+
 def explain(message: str, choices: dict[str, list[str]]) -> str:
     """One sentence for an error that Hydra or OmegaConf raised while composing.
 
@@ -70,6 +88,8 @@ def explain(message: str, choices: dict[str, list[str]]) -> str:
         value, kind = match[1] or match[3], match[2] or match[4]
         words = {"Integer": "a whole number", "Float": "a number", "bool": "true or false"}
         return f"{where}={value} is not {words.get(kind, kind)}; use for example {example(where)}"
+    if match := re.match(r"Value '(.*)' of type '.*?' is incompatible with type hint", lines[0]):
+        return f"{where}={match[1]} is of the wrong kind; use for example {example(where)}"
     if lines[0].startswith("Invalid value assigned") or lines[0].endswith("is not Optional"):
         return f"{where} has a value of the wrong kind; use for example {example(where)}"
     if match := re.match(r"Ambiguous value for argument '(.+?)'", lines[0]):

@@ -43,7 +43,7 @@ def compose(overrides: Sequence[str]) -> Config:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(config_folder()), version_base="1.3"):
-            return from_composed(hydra_compose("config", list(overrides)))
+            return from_composed(hydra_compose("config", checks.quoted(list(overrides))))
     except (HydraException, OmegaConfBaseException) as error:
         raise explained(error) from error
     finally:

@@ -130,6 +130,7 @@ class DataConfig:
     title: str | None = None  # what data of your own are called in tables and pictures
     extra: bool = True  # svhn: the extra training images too
     side: int | None = None  # norb, lfw, folder: images are resized to so many pixels each way
+    validation: int | None = None  # labelled rows of your own data that are held out; null: a tenth, 10,000 at most
     pca: int | None = None  # whitened to so many principal components of the training images
     pixels: str = "sampled"  # sampled: Bernoulli draws afresh at every step; grey: intensities
     min_pixel_sd: float = 0.0  # pixels whose s.d. over the training images is not above this are dropped
@@ -197,7 +198,7 @@ class Config(Stage):
     data: DataConfig = field(default_factory=DataConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     classes: ClassesConfig = field(default_factory=ClassesConfig)
-    labels: int = 100  # 0: none, y is a cluster
+    labels: int | str = 100  # 0: none, y is a cluster; all: every training row with a label, whatever their balance
     seeds: list[int] = field(default_factory=lambda: [0])
     split_seed: int | None = None  # null: every seed draws its own labels
     estimator: EstimatorConfig = field(default_factory=EstimatorConfig)

@@ -88,7 +88,9 @@ def check(config: Config) -> None:
             )
         if per_step not in ("share", "all") and (isinstance(per_step, str) or per_step < 1):
             raise UserError(f"{prefix}budget.labelled_per_step={per_step} is unknown; use share, all or a number")
-    if config.labels < 0:
+    if isinstance(config.labels, str) and config.labels != "all":
+        raise UserError(f"labels={config.labels} is neither a number nor all; use for example labels=100")
+    if not isinstance(config.labels, str) and config.labels < 0:
         raise UserError(f"labels={config.labels} is not positive; use for example labels=100, or 0 for clusters")
     _check_classes(config)
     if (config.condition is None) == (config.model.name == "cvae"):

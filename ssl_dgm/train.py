@@ -175,6 +175,7 @@ def main() -> None:
         checks.check_keys(sys.argv[1:])
         if {"-m", "--multirun"} & set(sys.argv[1:]):
             checks.check_sweep(sys.argv[1:], os.environ)
+        sys.argv[1:] = checks.quoted(sys.argv[1:])
         _main()
     except UserError as error:
         sys.exit(_refuse(str(error)))

@@ -112,7 +112,7 @@ REFUSED = [
     (("budget=shrt",), "budget=shrt is unknown; the nearest is short"),
     (("experiment=kingma",), "experiment=kingma"),
     (("lables=100",), "'lables' is not a setting; the nearest is labels"),
-    (("labels=ten",), "labels=ten is not a whole number; use for example labels=100"),
+    (("labels=ten",), "labels=ten is neither a number nor all; use for example labels=100"),
     (("trainer.progress=maybe",), "trainer.progress=maybe is not true or false; use for example trainer.progress=true"),
     (("seeds=3",), "seeds has a value of the wrong kind; use for example seeds=[0]"),
     (("m1.budget.epochs=x",), "m1.budget.epochs=x is not a whole number"),

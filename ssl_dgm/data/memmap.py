@@ -34,7 +34,7 @@ def read(data: DataConfig) -> Source:
         UserError: for files that are no such rows.
     """
     check(data)
-    c = read_folder(Path(data.folder or "").expanduser())
+    c = read_folder(Path(data.folder or "").expanduser(), data.validation)
     some = np.linspace(0, len(c.train_x) - 1, min(ROWS_IN_DIGEST, len(c.train_x))).astype(np.int64)
     sha256 = digest(c.train_x[some], c.train_y, c.test_x, c.test_y)
     return Source("memmap", c.train_x, c.train_y, c.test_x, c.test_y, c.num_validation, c.num_classes, c.shape, sha256)

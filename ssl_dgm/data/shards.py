@@ -13,8 +13,8 @@ import numpy as np
 from numpy.lib import format as npy
 
 from ssl_dgm.config import UserError
+from ssl_dgm.data.validation import held_out
 
-MOST_VALIDATION = 10_000
 LEAST_LABELLED = 10  # so that a tenth of them are a validation row at least
 
 
@@ -113,10 +113,11 @@ class Content(NamedTuple):
     shape: tuple[int, ...]  # of one row
 
 
-def read_folder(folder: Path) -> Content:
+def read_folder(folder: Path, validation: int | None = None) -> Content:
     """train-x-*.npy by their headers, train-y-*.npy, test-x.npy and test-y.npy whole.
 
-    The validation rows are the last 10,000 rows whose label is known, or a tenth of these if that is less.
+    Args:
+        validation: how many labelled rows are held out; None: as many as `held_out` says.
 
     Raises:
         UserError: for a file that is missing, damaged, or of another type or shape than the others ask for.
@@ -146,7 +147,7 @@ def read_folder(folder: Path) -> Content:
         raise UserError(
             f"{test_y.path} has a label {y_test.max()} that no training row has; use 0 to {num_classes - 1}"
         )
-    last = known[-min(MOST_VALIDATION, len(known) // LEAST_LABELLED) :]
+    last = held_out(y, validation, str(folder))
     y = np.concatenate([np.delete(y, last), y[last]])
     images = Shards([test_x], np.arange(0))[:]
     shape = test_x.shape[1:]

@@ -60,13 +60,13 @@ class Split:
 
 def draw(
     source: Source,
-    labels: int,
+    labels: int | str,
     split_seed: int,
     labelled_in_pool: bool = False,
     classes: Collection[int] | None = None,
     validation_in_pool: bool = False,
 ) -> Split:
-    """A split with `labels` labelled training rows, equally many of every class.
+    """A split with `labels` labelled training rows, equally many of every class, or with all that have a label.
 
     For one `split_seed`, fewer labels are a prefix of more, and a class has the same labelled rows whichever others
     are labelled. `labels` equal to the number of training rows labels all of them, whatever their balance, where every
@@ -74,7 +74,7 @@ def draw(
     rows if `validation_in_pool`.
 
     Args:
-        labels: 0 labels none.
+        labels: 0 labels none; 'all' labels every row of the `classes` whose label is known, whatever their balance.
         classes: those that are labelled; None: all.
 
     Raises:
@@ -85,12 +85,9 @@ def draw(
     y, every = source.train_y[: source.num_train], source.num_train
     if split_seed < 0:
         raise UserError(f"split_seed={split_seed} is negative; use 0, 1, 2, ...")
-    if labels == every and whole and not (labelled_in_pool or validation_in_pool):
-        raise UserError(
-            f"labels={labels} labels every training row of {source.name} and leaves none unlabelled; "
-            "set data.labelled_in_pool=true"
-        )
-    if labels == 0:
+    if isinstance(labels, str):
+        labelled = _every_label(source, known)
+    elif labels == 0:
         labelled = np.empty(0, np.int64)
     elif labels == every and whole and y.min() >= 0:
         labelled = np.arange(every, dtype=np.int64)
@@ -101,6 +98,11 @@ def draw(
         # so that the nesting is a prefix and every run of as many rows as classes is balanced.
         permuted = [rng.permutation(np.flatnonzero(y == c)) for c in range(source.num_classes)]
         labelled = np.stack([permuted[c][: labels // len(known)] for c in known], axis=1).reshape(-1)
+    if len(labelled) == every and not (labelled_in_pool or validation_in_pool):
+        raise UserError(
+            f"labels={labels} labels every training row of {source.name} and leaves none unlabelled; "
+            "set data.labelled_in_pool=true, or use fewer labels"
+        )
     rest = Rest(len(source.train_y) if validation_in_pool else every, labelled, labelled_in_pool)
     pool = rest if isinstance(source.train_x, Shards) else np.asarray(rest)
     return Split(labelled, pool, source.name, source.sha256, source.num_classes, _counts(source, labelled), split_seed)
@@ -170,6 +172,16 @@ def load_manifest(path: Path, source: Source) -> Split:
     return split
 
 
+def _every_label(source: Source, classes: Sequence[int]) -> np.ndarray:
+    labelled = np.flatnonzero(np.isin(source.train_y[: source.num_train], classes))
+    if lacking := sorted({*classes} - {*source.train_y[labelled].tolist()}):
+        raise UserError(
+            f"labels=all finds no row of class {lacking[0]} of {source.name}; label some, or hide the class by "
+            f"classes.hidden=[{','.join(map(str, lacking))}]"
+        )
+    return labelled.astype(np.int64)
+
+
 def _check_labels(source: Source, labels: int, classes: Sequence[int]) -> None:
     name, k, every = source.name, len(classes), source.num_train
     y = source.train_y[:every]
@@ -178,7 +190,7 @@ def _check_labels(source: Source, labels: int, classes: Sequence[int]) -> None:
     most = k * int(sizes[smallest])
     every_class = k == source.num_classes
     of = f"the {k} {'' if every_class else 'labelled '}classes of {name}"
-    whole = f"all {every} with data.labelled_in_pool=true" if y.min() >= 0 else "a data set with more labels"
+    whole = f"all {every} with data.labelled_in_pool=true" if y.min() >= 0 else "labels=all"
     if not every_class:
         whole = "other classes in classes.labelled"
     limit = f"use at most {most}, or {whole}" if most else f"use {whole}"

@@ -165,7 +165,7 @@ def memory_errors(job: Job, seeds: Sequence[int]) -> Iterator[None]:
         known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
         if not known and "can't allocate memory" not in str(error):
             raise
-        budget, labels = job.config.budget, job.config.labels
+        budget, labels = job.config.budget, len(next(iter(job.splits.values())).labelled) if job.splits else 0
         fewer = f"seeds_at_once={len(seeds) // 2}, or " if len(seeds) > 1 else ""
         smaller = f"budget.updates_per_epoch={2 * budget.updates_per_epoch}"
         if budget.labelled_per_step == "share" and job.splits and labels < 2 * budget.updates_per_epoch:

@@ -216,6 +216,7 @@ def save(job: Job, seed: int, metrics: dict[str, float], facts: dict[str, Any]) 
     """Writes a seed's split and record; `facts` are those that the job does not know."""
     config, split = job.config, job.splits.get(seed)
     if split is not None:
+        facts = {"labels": len(split.labelled), **facts}
         splits.save(split, job.folder / f"seed-{seed}" / "split.json")
     chosen = config.selection == "best_validation" and not schema.is_supervised(config)
     validated = len(job.source.train_y) - job.source.num_train if chosen or job.attributes_slots else 0

@@ -19,6 +19,7 @@ from ssl_dgm.data.datamodule import Batch, SeededDataModule
 from ssl_dgm.data.inputs import OnDisk, Pixels
 from ssl_dgm.data.shards import Shards, read_folder
 from ssl_dgm.data.splits import Rest
+from ssl_dgm.data.validation import held_out
 
 D, K, SIZES = 6, 3, (40, 1, 29)
 N, SEEDS = sum(SIZES), (4, 0, 7)
@@ -97,15 +98,15 @@ def test_a_file_that_shrinks_or_goes_while_it_is_used_is_named(folder: Path) -> 
 # --- What a folder holds
 
 
-def test_the_validation_rows_are_the_last_with_a_label(tmp_path: Path) -> None:
-    x, y = put(tmp_path, unlabelled=slice(-25, None, 2))  # among the last ones, every other has no label
-    known = np.flatnonzero(y >= 0)
-    last = known[-(len(known) // 10) :]
+def test_the_validation_rows_come_last_and_are_of_all_classes(tmp_path: Path) -> None:
+    x, y = put(tmp_path)
+    held = held_out(y, None, "")
     found = read_folder(tmp_path)
-    assert found.num_validation == len(last) == 5 and found.num_classes == K and found.shape == (2, 3)
-    np.testing.assert_array_equal(found.train_y, np.concatenate([np.delete(y, last), y[last]]))
-    np.testing.assert_array_equal(found.train_x[-5:], x[last])
+    assert found.num_validation == len(held) == 5 and found.num_classes == K and found.shape == (2, 3)
+    np.testing.assert_array_equal(found.train_y, np.concatenate([np.delete(y, held), y[held]]))
+    np.testing.assert_array_equal(found.train_x[-5:], x[held])
     np.testing.assert_array_equal(found.test_x, x[:5])
+    assert sources.load(DataConfig("memmap", str(tmp_path), validation=9)).num_validation == 9
 
 
 def test_the_digest_is_of_labels_and_pixels_not_of_how_they_are_cut(tmp_path: Path, folder: Path) -> None:
