@@ -20,13 +20,13 @@ class Source:
     """A data set; the validation rows are the last `num_validation` training rows."""
 
     name: str
-    train_x: np.ndarray | Shards  # uint8 [N, x_dim], validation rows included; Shards stay on the disk
+    train_x: np.ndarray | Shards  # uint8 or float32 [N, x_dim], validation rows included; Shards stay on the disk
     train_y: np.ndarray  # int64 [N]; -1 where no label is known
-    test_x: np.ndarray  # uint8 [N_test, x_dim]
+    test_x: np.ndarray  # as train_x, [N_test, x_dim]
     test_y: np.ndarray  # int64 [N_test]
     num_validation: int
-    num_classes: int
-    shape: tuple[int, ...]  # of one image
+    num_classes: int  # 0: the rows have none
+    shape: tuple[int, ...]  # of one image, [H, W] or [H, W, C]; (D,) of rows that are no images
     sha256: str  # of the four arrays with every pixel; of rows on the disk, see `_memmap`
     kept: np.ndarray | None = None  # bool [D], the pixels left; None: all of them
     trials: int = 1  # binary draws whose share of ones a pixel is
@@ -41,8 +41,22 @@ class Source:
         """Pixels per row that are left."""
         return self.train_x.shape[1]
 
+    @property
+    def real(self) -> bool:
+        """Whether rows are real numbers (float32), seen as they are, and not pixels (uint8), seen in [0, 1]."""
+        return isinstance(self.train_x, np.ndarray) and self.train_x.dtype.kind == "f"
+
+    @property
+    def is_image(self) -> bool:
+        """Whether rows have a height and a width."""
+        return len(self.shape) > 1
+
+    def values(self, x: np.ndarray) -> np.ndarray:
+        """Rows of `train_x` or `test_x` as a model without noise sees them, float32."""
+        return x if self.real else x.astype(np.float32) / 255
+
     def drop_constant_pixels(self, min_sd: float) -> "Source":
-        """The same rows with only the pixels whose s.d. is above `min_sd` (pixels in [0, 1]).
+        """The same rows with only the pixels whose s.d. is above `min_sd` (pixels in [0, 1]; real numbers as they are).
 
         The s.d. is over the training rows without validation. `sha256` stays that of the full data.
 
@@ -55,9 +69,12 @@ class Source:
                 "the pixels that don't vary"
             )
         x, n = self.train_x[: self.num_train], self.num_train
-        # Integer sums: a constant pixel's variance is exactly 0, and no float copy of the images is made.
-        total, squares = x.sum(0, dtype=np.int64), np.einsum("nd,nd->d", x, x, dtype=np.int64)
-        sd = np.sqrt(n * squares - total**2) / n / 255
+        if self.real:
+            sd = np.where(x.max(0) == x.min(0), 0, x.std(0, dtype=np.float64))
+        else:
+            # Integer sums: a constant pixel's variance is exactly 0, and no float copy of the images is made.
+            total, squares = x.sum(0, dtype=np.int64), np.einsum("nd,nd->d", x, x, dtype=np.int64)
+            sd = np.sqrt(n * squares - total**2) / n / 255
         varied = sd > min_sd
         if not varied.any():
             remedy = f"use a number below {sd.max():.3f}"
@@ -85,22 +102,26 @@ class Source:
 
     def describe(self) -> str:
         """One line for the screen."""
+        sizes = " x ".join(map(str, self.shape))
+        what = f"images of {sizes}" if self.is_image else f"rows of {sizes} numbers"
         rows = (
             f"{self.name}: {self.num_train:,} training, {self.num_validation:,} validation and {len(self.test_x):,} "
-            f"test images of {' x '.join(map(str, self.shape))}, {self.num_classes} classes"
+            f"test {what}, {self.num_classes or 'no'} classes"
         )
         if isinstance(self.train_x, Shards):
             known = int((self.train_y[: self.num_train] >= 0).sum())
             return f"{rows}, {known:,} training rows with a label, read from {len(self.train_x.files)} files"
         dropped = 0 if self.kept is None else int((~self.kept).sum())
-        return f"{rows}, values {self.train_x.min()} to {self.train_x.max()}, {dropped} pixels dropped"
+        lost = f"{dropped} {'pixels' if self.is_image else 'columns'} dropped"
+        return f"{rows}, values {self.train_x.min():.4g} to {self.train_x.max():.4g}, {lost}"
 
 
 def build(name: str, arrays: list[np.ndarray], num_validation: int) -> Source:
     """The data set of its training images and classes and its test images and classes.
 
     Args:
-        arrays: images [N, ...], classes [N], and the same of the test rows.
+        arrays: images [N, ...] (uint8) or rows of real numbers [N, D] (float32), classes [N], and the same of the test
+            rows.
     """
     shape = arrays[0].shape[1:]
     train_x, test_x = (x.reshape(len(x), -1) for x in arrays[::2])

@@ -19,7 +19,7 @@ from ssl_dgm.data.source import Source
 from ssl_dgm.files import locked, remove_torn
 from ssl_dgm.training import checkpoints, devices, estimates, generative, loggers, supervised
 from ssl_dgm.training.fit import check_device, deadline_of
-from ssl_dgm.training.jobs import Job, Result, Say, image_of, outline
+from ssl_dgm.training.jobs import Job, Result, Say, check, outline
 
 
 def run(config: Config, say: Say, command: str = "", deadline: float | None = None) -> Result:
@@ -45,7 +45,7 @@ def run(config: Config, say: Say, command: str = "", deadline: float | None = No
         config = dataclasses.replace(config, split=published)
     shared = devices.find_devices(config)
     check_device(config, shared[0])
-    image_of(config, seen)
+    check(config, seen)
     loggers.check(config)
     key = schema.key(config, source.sha256)
     factorisation = "" if schema.is_estimator(config) else str(outline(config, seen))
