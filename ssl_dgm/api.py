@@ -11,9 +11,10 @@ from torch import Tensor
 
 from ssl_dgm import config as schema
 from ssl_dgm import records
+from ssl_dgm.checks import nearest
 from ssl_dgm.compose import compose
 from ssl_dgm.config import Config, UserError
-from ssl_dgm.data import sources, splits
+from ssl_dgm.data import npz, sources, splits
 from ssl_dgm.data.inputs import Posteriors
 from ssl_dgm.evaluation import figures, scores
 from ssl_dgm.files import sha256_of
@@ -27,7 +28,7 @@ from ssl_dgm.training.jobs import Job, Result, create, inputs
 from ssl_dgm.training.run import run as carry_out
 
 
-def fit(*overrides: str, seed: int | None = None, verbose: bool = True) -> "Fitted":
+def fit(*overrides: str, seed: int | None = None, verbose: bool = True, **arrays: Any) -> "Fitted":
     """Trains what the words name, as `python -m ssl_dgm.train` would, and returns it ready for use.
 
     What is finished is not trained again, and there is no baseline beside it. `seeds=[0,1,2]` trains three;
@@ -37,14 +38,21 @@ def fit(*overrides: str, seed: int | None = None, verbose: bool = True) -> "Fitt
         overrides: 'model=m2', 'data=digits', 'labels=100', ...
         seed: of the seeds, the one to return; the first by default.
         verbose: whether progress is printed.
+        arrays: data of your own instead of `data=...`: x, y, x_test and y_test, and x_unlabelled if there is any, as
+            `data=npz` takes them (docs/own_data.md). They are kept in the runs folder, where `load` looks for them.
 
     Raises:
         UserError: one sentence, before anything expensive, for what cannot be; and when the seed is lost.
         Stopped: when `time_limit` was reached; the same call continues.
     """
-    config = compose([*overrides, *([] if verbose else ["trainer.progress=false"])])
+    words = [*overrides, *([] if verbose else ["trainer.progress=false"])]
+    if arrays:
+        words.insert(0, "data=npz")
+    config = compose(words)
+    if arrays:
+        config.data.file = str(_kept(arrays, Path(config.runs)))
     sources.check_available(config.data)
-    command = f"ssl_dgm.fit({', '.join(map(repr, overrides))})"
+    command = f"ssl_dgm.fit({', '.join([*map(repr, overrides), *(f'{name}=...' for name in arrays)])})"
     say = print if verbose else lambda line: None
     result = carry_out(config, say, command)
     rows = [row for record in result.records.values() for row in collect.rows(record)]
@@ -53,6 +61,16 @@ def fit(*overrides: str, seed: int | None = None, verbose: bool = True) -> "Fitt
     if chosen in result.lost:
         raise UserError(f"seed {chosen} has no result: {result.lost[chosen]}")
     return load(result.folder, seed=chosen, device=config.device)
+
+
+def _kept(arrays: dict[str, Any], runs: Path) -> Path:
+    """The file of `data=npz` with these arrays, in the runs folder."""
+    names = {"x": "x_train", "y": "y_train", "x_test": "x_test", "y_test": "y_test", "x_unlabelled": "x_unlabelled"}
+    if unknown := [name for name in arrays if name not in names]:
+        raise UserError(f"ssl_dgm.fit takes no {unknown[0]}; {nearest(unknown[0], [*names, 'seed', 'verbose'])}")
+    if missing := [name for name in ("x", "y", "x_test", "y_test") if arrays.get(name) is None]:
+        raise UserError(f"ssl_dgm.fit has no {missing[0]}; give x, y, x_test and y_test, or none and data=...")
+    return npz.keep(runs / "arrays", {names[name]: np.asarray(a) for name, a in arrays.items() if a is not None})
 
 
 def load(run: "str | Path | Fitted", seed: int | None = None, device: str = "auto") -> "Fitted":
@@ -103,12 +121,18 @@ class Fitted:
 
     def __repr__(self) -> str:
         found = ", ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())
-        return f"<{self.record['model']} on {self.config.data.name}, seed {self.seed}: {found}>"
+        return f"<{self.record['model']} on {self.config.data.called}, seed {self.seed}: {found}>"
 
     @property
     def metrics(self) -> dict[str, float]:
         """By name; errors are fractions, bounds nats per row."""
         return self.record["metrics"]
+
+    @property
+    def classes(self) -> np.ndarray:
+        """Names of the classes [C], numbers where they have none: `fitted.classes[fitted.predict(x)]`."""
+        source = self._job.source
+        return np.arange(source.num_classes) if source.classes is None else np.array(source.classes)
 
     @cached_property
     def split(self) -> splits.Split | None:
@@ -201,7 +225,12 @@ class Fitted:
 
     def _rows(self, x: Any) -> Tensor:
         """x as the rows that the model sees: float32 [N, x_dim], pixels in [0, 1], on its device."""
-        array, source = np.asarray(x), self._job.source
+        source = self._job.source
+        if source.columns is not None and hasattr(x, "columns"):
+            if missing := [name for name in source.columns if name not in x.columns]:
+                raise UserError(f"x has no column {missing[0]}; give all that the model was trained on")
+            x = x[list(source.columns)]
+        array = np.asarray(x)
         pixels = int(np.prod(source.shape))
         if array.ndim < 2 or not len(array) or array[0].size != pixels:
             shape = " x ".join(map(str, source.shape))
@@ -211,6 +240,7 @@ class Fitted:
         if source.real:
             if array.dtype.kind not in "iufb" or not np.isfinite(array).all():
                 raise UserError("x holds what is no finite number; use the columns that the model was trained on")
+            array = array if source.scaling is None else source.scaling.apply(array)
         elif array.dtype == np.uint8:
             array = array.astype(np.float32) / 255
         elif not (np.issubdtype(array.dtype, np.floating) and len(array) and array.min() >= 0 and array.max() <= 1):

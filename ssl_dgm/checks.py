@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 
 from ssl_dgm.config import Config, Stage, UserError, flatten
 
-
 # Settings whose values are free text: paths, and names that people give.
 TEXTS = ("data.file", "data.test_file", "data.folder", "data.title", "data.target", "runs", "csv", "split.file")
 
@@ -57,12 +56,13 @@ def check_keys(overrides: list[str]) -> None:
 def quoted(words: list[str]) -> list[str]:
     """The same words, with paths and titles in the quotes that Hydra's grammar asks for and a shell has taken away.
 
-    Values with a comma stay as they are: they may be the values of a sweep.
+    In a sweep, values with a comma stay as they are: they are several.
     """
-    made = []
+    sweeps, made = bool({"-m", "--multirun"} & set(words)), []
     for word in words:
         key, _, value = word.partition("=")
-        if key in TEXTS and re.search(r"[^\w\s/.:@%+\-\\]|[^\x00-\x7f]", value) and not re.match(r".*,|['\"]", value):
+        special = key in TEXTS and re.search(r"[^\w\s/.:@%+\-\\]|[^\x00-\x7f]", value)
+        if special and not value.startswith(("'", '"')) and not (sweeps and "," in value):
             word = f"{key}='{value}'" if "'" not in value else f'{key}="{value}"'
         made.append(word)
     return made

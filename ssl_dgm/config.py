@@ -7,6 +7,8 @@ rename every run made so far. Nothing here imports torch.
 import dataclasses
 import hashlib
 import json
+import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -138,6 +140,11 @@ class DataConfig:
     pool: str = "train"  # or train+validation: the validation rows are unlabelled rows too, as in Maaloe et al. 2016
     order: str = "shuffled"  # by_class: the leak of a released code, for the experiment that shows it
 
+    @property
+    def called(self) -> str:
+        """What people read: the title, or the name."""
+        return self.title or self.name
+
 
 @dataclass
 class EstimatorConfig:
@@ -221,6 +228,7 @@ class Config(Stage):
     csv: str | None = None  # null: rows.csv in the runs folder
 
 
+LONGEST_WORD = 40  # characters of a title in a folder's name
 # Settings that say where and how a run is carried out, not what it computes.
 NOT_IDENTITY = (
     "seeds", "baseline", "device", "seeds_at_once", "time_limit", "force", "runs", "csv", "trainer",
@@ -297,10 +305,16 @@ def departures(config: Config) -> dict[str, Any]:
     }
 
 
+def _word(data: DataConfig) -> str:
+    """What a folder's name says of the data: the title in letters, digits and underscores, which any system takes."""
+    plain = unicodedata.normalize("NFKD", data.title or "").encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "_", plain).strip("_")[:LONGEST_WORD].rstrip("_") or data.name
+
+
 def key(config: Config, data_sha256: str) -> str:
     """The name of a run's folder: words for people, then a hash of `departures` and of the data."""
     identity = json.dumps({"settings": departures(config), "data_sha256": data_sha256}, sort_keys=True)
-    words = [config.model.name, config.data.name, str(config.labels), config.budget.name]
+    words = [config.model.name, _word(config.data), str(config.labels), config.budget.name]
     if not needs_labels(config):
         words.remove(str(config.labels))
     if is_estimator(config):

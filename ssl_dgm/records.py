@@ -31,6 +31,8 @@ ABOUT = """# {key}
 
 {factorisation}
 
+{data}
+
 Made by
 
     {command}
@@ -42,8 +44,11 @@ The same command continues what is unfinished and adds seeds that are missing.
 """
 
 
-def open_folder(config: Config, key: str, data_sha256: str, factorisation: str, command: str) -> Path:
+def open_folder(config: Config, key: str, data_sha256: str, factorisation: str, command: str, data: str) -> Path:
     """The run's folder, made if it is new.
+
+    Args:
+        factorisation, command, data: for its README: what the model is, what to type, and which rows there are.
 
     Raises:
         UserError: when the folder holds another configuration, or cannot be written to.
@@ -59,7 +64,8 @@ def open_folder(config: Config, key: str, data_sha256: str, factorisation: str, 
         if found != identity:
             raise UserError(f"{folder} holds a run of another configuration; move it away or choose runs=")
     write_json(path, {"identity": identity, "settings": dataclasses.asdict(config)})
-    write_atomic(folder / "README.md", ABOUT.format(key=key, factorisation=factorisation, command=command))
+    words = {"key": key, "factorisation": factorisation, "command": command, "data": data}
+    write_atomic(folder / "README.md", ABOUT.format(**words))
     return folder
 
 
@@ -76,6 +82,11 @@ def settings(folder: Path) -> Config:
         raise UserError(f"{folder} holds no readable config.json; run its command again to restore it") from error
     assert isinstance(config, Config)
     return config
+
+
+def data_sha256(folder: Path) -> str:
+    """Of the data that a run with readable `settings` is of, which need not be there any more."""
+    return read_json(folder / "config.json")["identity"]["data_sha256"]
 
 
 def folders(runs: Path) -> list[Path]:
@@ -235,7 +246,7 @@ def new(config: Config, key: str, seed: int, metrics: Mapping[str, float], **fac
         "version": VERSION,
         "key": key,
         "model": model_name(config),
-        "data": config.data.name,
+        "data": config.data.called,
         "labels": config.labels if schema.needs_labels(config) else 0,
         "seed": seed,
         "selection": "last" if schema.is_supervised(config) else config.selection,

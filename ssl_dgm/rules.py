@@ -38,7 +38,7 @@ POSITIVE = (
     "optimizer.lr", "optimizer.eps", "budget.epochs", "budget.updates_per_epoch", "budget.unlabelled_per_step",
     "trainer.validate_every", "trainer.checkpoint_every", "trainer.devices", "objective.weight_prior_sd",
     "objective.neighbours", "objective.temperature", "objective.final_temperature", "optimizer.clip_norm",
-    "optimizer.clip_value", "optimizer.step_epochs", "optimizer.step_factor",
+    "optimizer.clip_value", "data.validation", "data.side", "optimizer.step_epochs", "optimizer.step_factor",
 )  # fmt: skip
 
 NOT_NEGATIVE = (
@@ -46,6 +46,15 @@ NOT_NEGATIVE = (
     "objective.latents_weight", "objective.classes_weight", "objective.assignment", "objective.metric",
     "objective.temperature_epochs", "optimizer.final_lr", "data.min_pixel_sd",
 )  # fmt: skip
+
+
+OWN = ("npz", "folder", "csv", "memmap")
+# Settings that only some data have a use for.
+USED_BY = {
+    "folder": ("memmap", "folder", "lfw"), "file": ("npz", "csv"), "test_file": ("csv",), "target": ("csv",),
+    "title": OWN, "validation": OWN, "side": ("folder", "lfw", "norb"),
+}  # fmt: skip
+LONGEST_TITLE = 80
 
 
 def check(config: Config) -> None:
@@ -100,6 +109,7 @@ def check(config: Config) -> None:
         )
     _check_auxiliary(config)
     _check_q(config)
+    _check_data(config)
     _check_memmap(config)
     if config.time_limit is not None:
         seconds(config.time_limit)
@@ -193,14 +203,23 @@ def _auxiliary(config: Config) -> str:
     return f"objective.assignment={config.objective.assignment} with objective.metric={config.objective.metric}"
 
 
+def _check_data(config: Config) -> None:
+    """Refuses settings of other data than those that are named, and titles that no line of text could hold."""
+    data, published = config.data, f"data={config.data.name} is looked for in the folder that SSL_DGM_DATA names"
+    for setting, users in USED_BY.items():
+        value = getattr(data, setting)
+        if value is not None and data.name not in users:
+            use = " or ".join(f"data={user}" for user in users)
+            why = f" ({published})" if setting in ("folder", "file") and data.name not in ("npz", "csv", *users) else ""
+            raise UserError(f"data.{setting}={value} is for {use}; leave it out{why}")
+    title = data.title
+    if title is not None and not (title.strip() and title.isprintable() and len(title) <= LONGEST_TITLE):
+        raise UserError(f"data.title={title!r} is no title; use one line of at most {LONGEST_TITLE} characters")
+
+
 def _check_memmap(config: Config) -> None:
     """Refuses what only data in memory can do, and for those what only memmap has a use for."""
     if config.data.name != "memmap":
-        if config.data.folder is not None:
-            raise UserError(
-                f"data.folder={config.data.folder} is where data=memmap is read from; leave it out, or add data=memmap "
-                f"(data={config.data.name} is looked for in the folder that SSL_DGM_DATA names)"
-            )
         return
     for name, value, instead in (("pool", config.data.pool, "train"), ("order", config.data.order, "shuffled")):
         if value != instead:

@@ -12,7 +12,6 @@ from tabulate import tabulate
 from ssl_dgm import config as schema
 from ssl_dgm import records
 from ssl_dgm.config import Config, UserError
-from ssl_dgm.data import sources
 from ssl_dgm.files import is_locked, locked
 from ssl_dgm.tables.render import closing_table, mean_and_spread
 
@@ -184,7 +183,7 @@ def _first_stage(folder: Path) -> str | None:
     """The name of the run of the M1 that a run builds on."""
     config = _settings(folder)
     first = None if config is None else schema.first_stage(config)
-    return None if config is None or first is None else schema.key(first, sources.digest_of(config.data))
+    return None if config is None or first is None else schema.key(first, records.data_sha256(folder))
 
 
 def _size(folder: Path) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ssl_dgm.config import UserError
+from ssl_dgm.data.scaling import Scaling
 from ssl_dgm.data.shards import Shards
 
 
@@ -30,6 +31,10 @@ class Source:
     sha256: str  # of the four arrays with every pixel; of rows on the disk, see `_memmap`
     kept: np.ndarray | None = None  # bool [D], the pixels left; None: all of them
     trials: int = 1  # binary draws whose share of ones a pixel is
+    classes: tuple[str, ...] | None = None  # names of the classes; None: their numbers
+    columns: tuple[str, ...] | None = None  # names of the columns [D], if they have any
+    scaling: Scaling | None = None  # of real rows that are standardised, back to units of their own
+    notes: tuple[str, ...] = ()  # what else is to be said at the start
 
     @property
     def num_train(self) -> int:
@@ -45,6 +50,11 @@ class Source:
     def real(self) -> bool:
         """Whether rows are real numbers (float32), seen as they are, and not pixels (uint8), seen in [0, 1]."""
         return isinstance(self.train_x, np.ndarray) and self.train_x.dtype.kind == "f"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of the classes 0, 1, 2, ..."""
+        return self.classes or tuple(map(str, range(self.num_classes)))
 
     @property
     def is_image(self) -> bool:
@@ -93,15 +103,18 @@ class Source:
         return mask.reshape(-1) if self.kept is None else mask.reshape(-1)[self.kept]
 
     def to_images(self, x: np.ndarray) -> np.ndarray:
-        """[..., *shape] from [..., x_dim], in x's type; dropped pixels are 0."""
-        if self.kept is None:
-            return x.reshape(*x.shape[:-1], *self.shape)
-        full = np.zeros((*x.shape[:-1], self.kept.size), x.dtype)
-        full[..., self.kept] = x
-        return full.reshape(*x.shape[:-1], *self.shape)
+        """[..., *shape] from [..., x_dim], in x's type; dropped pixels are 0, standardised columns in their units."""
+        if self.kept is not None:
+            full = np.zeros((*x.shape[:-1], self.kept.size), x.dtype)
+            full[..., self.kept] = x
+            x = full
+        return (x if self.scaling is None else self.scaling.invert(x)).reshape(*x.shape[:-1], *self.shape)
 
     def describe(self) -> str:
-        """One line for the screen."""
+        """Lines for the screen: what there is, and the notes."""
+        return "\n".join([self._counts(), *self.notes])
+
+    def _counts(self) -> str:
         sizes = " x ".join(map(str, self.shape))
         what = f"images of {sizes}" if self.is_image else f"rows of {sizes} numbers"
         rows = (

@@ -3,14 +3,20 @@
 A reader is a module with `check`, which finds out in no time whether its files are there, and `read`.
 """
 
+import dataclasses
+import re
+from pathlib import Path
 from types import ModuleType
 
 from ssl_dgm.checks import nearest
 from ssl_dgm.config import DataConfig, UserError
-from ssl_dgm.data import idx, memmap, toy
+from ssl_dgm.data import idx, image_folder, memmap, npz, own, tabular, toy
 from ssl_dgm.data.source import Source
 
-READERS: dict[str, ModuleType] = {"digits": toy, "mnist": idx, "fashion_mnist": idx, "memmap": memmap}
+READERS: dict[str, ModuleType] = {
+    "digits": toy, "mnist": idx, "fashion_mnist": idx, "memmap": memmap,
+    "npz": npz, "folder": image_folder, "csv": tabular,
+}  # fmt: skip
 DIGESTS = {  # `Source.sha256`, so that a run can be named without reading its data
     "digits": "27d7a1a3500289df39c36ea48701b7ea3e2fe3be545a9a48e5c3ae2b0a32d97c",
     "mnist": "b9f950d800c28d3dc3100a63b214e9a410947ee0f1618d7371764cc22cfc95b2",
@@ -25,7 +31,8 @@ def load(data: DataConfig | str) -> Source:
         UserError: for an unknown name, and for a missing, damaged or undownloadable file.
     """
     check_available(data)
-    return _reader(data).read(_settings(data))
+    source, title = _reader(data).read(_settings(data)), _settings(data).title
+    return source if title is None else dataclasses.replace(source, name=title)
 
 
 def digest_of(data: DataConfig | str) -> str:
@@ -44,7 +51,26 @@ def check_available(data: DataConfig | str) -> None:
     Raises:
         UserError: for an unknown name, and for a missing file that will not be downloaded.
     """
+    _check_title(_settings(data))
     _reader(data).check(_settings(data))
+
+
+def located(data: DataConfig) -> DataConfig:
+    """The same with whole paths, by which the files are found from anywhere later."""
+    whole = {name: str(own.find(data, name)) for name in ("file", "test_file") if getattr(data, name) is not None}
+    if data.folder is not None:
+        whole["folder"] = str(Path(data.folder).expanduser().absolute())
+    return dataclasses.replace(data, **whole)
+
+
+def _check_title(data: DataConfig) -> None:
+    published = {_letters(name): name for name in READERS}
+    if data.title is not None and (known := published.get(_letters(data.title))):
+        raise UserError(f"data.title={data.title} is what data={known} is called; use words that tell the two apart")
+
+
+def _letters(title: str) -> str:
+    return re.sub(r"[\W_]", "", title).lower()
 
 
 def _settings(data: DataConfig | str) -> DataConfig:

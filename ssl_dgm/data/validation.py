@@ -37,8 +37,8 @@ def held_out(y: np.ndarray, asked: int | None, where: str) -> np.ndarray:
     least, most = len(classes), len(known) - len(classes)
     if asked is not None and not least <= asked <= most:
         raise UserError(
-            f"data.validation={asked} cannot be held out of the {len(known):,} labelled rows of {where}, of which every "
-            f"class gives one and keeps one; use {least} to {most}"
+            f"data.validation={asked} cannot be held out of the {len(known):,} labelled rows of {where}, of which "
+            f"every class gives one and keeps one; use {least} to {most}"
         )
     wanted = max(least, min(MOST, len(known) // SHARE)) if asked is None else asked
     return stratified(y, wanted, purpose=0)

@@ -4,6 +4,8 @@ Everything is a function of one table of counts, rows of every true class by the
 Shape legend: N rows, C classes, K slots, the first C of which are the classes' own.
 """
 
+import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -64,11 +66,18 @@ class Clusters:
     confusion: np.ndarray  # [C, K], of the test rows
     metrics: dict[str, float]
 
-    def to_csv(self) -> str:
-        """The test rows of every class by slot, and in the last line the class that every slot is attributed to."""
-        classes, slots = range(len(self.confusion)), range(len(self.attribution))
-        lines = [["class", *(f"slot {k}" for k in slots)], *([c, *self.confusion[c]] for c in classes)]
-        return "".join(",".join(map(str, line)) + "\n" for line in [*lines, ["attributed to", *self.attribution]])
+    def to_csv(self, names: Sequence[str]) -> str:
+        """The test rows of every class by slot, and in the last line the class that every slot is attributed to.
+
+        Args:
+            names: of the classes [C].
+        """
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["class", *(f"slot {k}" for k in range(len(self.attribution)))])
+        writer.writerows([name, *counts] for name, counts in zip(names, self.confusion.tolist()))
+        writer.writerow(["attributed to", *(names[c] if c >= 0 else c for c in self.attribution.tolist())])
+        return text.getvalue()
 
 
 def score(slots: Slots, validation: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray]) -> Clusters:

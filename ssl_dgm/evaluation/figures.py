@@ -18,6 +18,7 @@ from ssl_dgm.probability.randomness import Streams
 from ssl_dgm.records import read_curves
 
 LEGIBLE = 400  # cells of a confusion matrix, beyond which numbers would run into each other
+WIDE = 4  # characters, from which on headings of columns would run into each other
 STYLES = 8  # rows of a class-conditional grid, draws of the latents that all classes share
 
 
@@ -98,24 +99,35 @@ def save_samples(path: Path, images: np.ndarray, columns_are: str, title: str, h
     axes.set_xticks([])
     if columns_are:
         places = [c * (width + 1) + 1 + width / 2 for c in range(columns)]
-        axes.set_xticks(places, list(headings) or [str(c) for c in range(columns)])
+        texts = [_plain(text) for text in headings] or [str(c) for c in range(columns)]
+        tilted = {"rotation": 45, "ha": "left"} if max(map(len, headings), default=0) > WIDE else {}
+        axes.set_xticks(places, texts, **tilted)
         axes.xaxis.tick_top()
         axes.tick_params(length=0)
         axes.set_xlabel(columns_are, fontsize=8)
-    axes.set_title(title, fontsize=10)
+    axes.set_title(_plain(title), fontsize=10)
     _save(figure, path)
 
 
-def confusion(path: Path, counts: np.ndarray, attributed: np.ndarray, labelled: Collection[int], title: str) -> None:
+def confusion(
+    path: Path,
+    counts: np.ndarray,
+    attributed: np.ndarray,
+    labelled: Collection[int],
+    title: str,
+    names: Sequence[str],
+) -> None:
     """Rows of every true class by slot as shares of the class, slots ordered by the class they are attributed to.
 
     Args:
         counts: [C, K].
         attributed: class of every slot, -1 for none, [K].
         labelled: classes that had labelled rows.
+        names: of the classes [C].
     """
     import matplotlib.pyplot as plt
 
+    names = [_plain(name) for name in names]
     num_classes, num_slots = counts.shape
     # Slots of no class come last.
     order = np.argsort(np.where(attributed < 0, num_classes, attributed), kind="stable")
@@ -129,15 +141,17 @@ def confusion(path: Path, counts: np.ndarray, attributed: np.ndarray, labelled: 
                 axes.text(k, c, text, ha="center", va="center", fontsize=7, color="white" if share > 0.6 else "black")
     of = attributed[order]
     axes.vlines(np.flatnonzero(np.diff(of)) + 0.5, -0.5, num_classes - 0.5, color="0.6", linewidth=0.8)
-    axes.set_xticks(range(num_slots), [f"{k}\n{c if c >= 0 else '–'}" for k, c in zip(order, of)], fontsize=7)
-    marks = {c: f"{c}  {'labelled' if c in labelled else 'hidden'}" if labelled else str(c) for c in range(num_classes)}
+    axes.set_xticks(range(num_slots), [f"{k}\n{names[c] if c >= 0 else '–'}" for k, c in zip(order, of)], fontsize=7)
+    marks = {
+        c: f"{name}  {'labelled' if c in labelled else 'hidden'}" if labelled else name for c, name in enumerate(names)
+    }
     axes.set_yticks(range(num_classes), list(marks.values()), fontsize=7)
     for label, c in zip(axes.get_yticklabels(), marks):
         label.set_color("#0072B2" if c in labelled else "#D55E00" if labelled else "black")
     axes.set_xlabel("slot of y, and under it the class that it is attributed to by the validation rows", fontsize=8)
     axes.set_ylabel("true class of test rows", fontsize=8)
     axes.tick_params(length=0)
-    axes.set_title(title, fontsize=10)
+    axes.set_title(_plain(title), fontsize=10)
     _save(figure, path)
 
 
@@ -177,6 +191,11 @@ def curves(folder: Path) -> None:
         panel.legend(frameon=False, fontsize=8)
         panel.spines[["top", "right"]].set_visible(False)
     _save(figure, folder / "curves.png")
+
+
+def _plain(text: str) -> str:
+    """Text of others as it is: between two dollars it would be taken for a formula."""
+    return text.replace("$", r"\$")
 
 
 def _save(figure: Any, path: Path) -> None:

@@ -133,7 +133,7 @@ def fit(
     callbacks: list[pl.Callback] = [curves, stop, Forecast(say)]
     callbacks += [best] if config.selection == "best_validation" else []
     last: list[pl.Callback] = [Checkpoint(folder, config.trainer.checkpoint_every)]
-    last += [Progress(f"{config.model.name} {config.data.name}")] if config.trainer.progress else []
+    last += [Progress(f"{config.model.name} {config.data.called}")] if config.trainer.progress else []
     shared = config.data.name == "memmap" and config.trainer.devices > 1
     # Running statistics are written to in place, in slices of their stack.
     can = not model.statistics or config.trainer.compile == "always"

@@ -40,8 +40,9 @@ def train(job: Job, seeds: list[int]) -> dict[int, str]:
     _draw(job, model, train)
     if found and (first := job.config.seeds[0]) in set(seeds) - lost.keys():
         of_first = found[seeds.index(first)]
-        path, title = job.folder / "confusion.png", f"{records.model_name(config)}, seed {first}"
-        figures.confusion(path, of_first.confusion, of_first.attribution, job.slots.labelled, title)
+        path, title = job.folder / "confusion.png", f"{records.model_name(config)} on {job.source.name}, seed {first}"
+        names = job.source.class_names
+        figures.confusion(path, of_first.confusion, of_first.attribution, job.slots.labelled, title, names)
     figures.curves(job.folder)
     epochs = read_curves(group / "metrics.csv")
     facts = {
@@ -62,7 +63,7 @@ def train(job: Job, seeds: list[int]) -> dict[int, str]:
         write_atomic(job.folder / f"seed-{seed}" / "weights.safetensors", content)
         own = {**facts, "weights_sha256": hashlib.sha256(content).hexdigest()}
         if found:
-            write_atomic(job.folder / f"seed-{seed}" / "confusion.csv", found[s].to_csv())
+            write_atomic(job.folder / f"seed-{seed}" / "confusion.csv", found[s].to_csv(job.source.class_names))
             own["attribution"] = found[s].attribution.tolist()
         save(job, seed, {name: value[s] for name, value in metrics.items()}, own)
     checkpoints.remove(group)
@@ -163,7 +164,7 @@ def _draw(job: Job, model: DeepGenerativeModel, train: Inputs) -> None:
     """Samples of the group's first seed, where they are images."""
     if not job.source.is_image:
         return None
-    path, title = job.folder / "samples.png", records.model_name(job.config)
+    path, title = job.folder / "samples.png", f"{records.model_name(job.config)} on {job.source.name}"
     if model.factorisation.conditions:
         last = min(job.source.num_train + figures.STYLES, len(job.source.train_y))
         first = torch.arange(job.source.num_train, last, device=job.device)
@@ -174,4 +175,5 @@ def _draw(job: Job, model: DeepGenerativeModel, train: Inputs) -> None:
     images = job.source.to_images(means.cpu().numpy())
     y_is = "slot" if job.attributes_slots else "class"
     columns = f"columns: {y_is} y; rows: one draw of the latents each" if model.has_classes else ""
-    return figures.save_samples(path, images, columns, title)
+    names = () if job.attributes_slots or job.source.classes is None else job.source.classes
+    return figures.save_samples(path, images, columns, title, names)

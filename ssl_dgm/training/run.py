@@ -36,6 +36,7 @@ def run(config: Config, say: Say, command: str = "", deadline: float | None = No
     """
     if deadline is None and config.time_limit is not None:
         deadline = deadline_of(seconds(config.time_limit))
+    config = dataclasses.replace(config, data=sources.located(config.data))
     source = sources.load(config.data)
     say(source.describe())
     seen = source.drop_constant_pixels(config.data.min_pixel_sd) if config.data.min_pixel_sd else source
@@ -49,7 +50,7 @@ def run(config: Config, say: Say, command: str = "", deadline: float | None = No
     loggers.check(config)
     key = schema.key(config, source.sha256)
     factorisation = "" if schema.is_estimator(config) else str(outline(config, seen))
-    folder = records.open_folder(config, key, source.sha256, factorisation, command)
+    folder = records.open_folder(config, key, source.sha256, factorisation, command, source.describe())
     job = Job(config, seen, drawn, shared[0], deadline, say, key, folder)
     if factorisation:
         say(factorisation)
