@@ -12,6 +12,7 @@ import numpy as np
 
 from ssl_dgm.config import UserError
 from ssl_dgm.data.shards import Shards
+from ssl_dgm.data.whitening import Whitening
 
 
 # Arrays have no single truth value, so that a generated == would only raise.
@@ -30,6 +31,8 @@ class Source:
     sha256: str  # of the four arrays with every pixel; of rows on the disk, see `_memmap`
     kept: np.ndarray | None = None  # bool [D], the pixels left; None: all of them
     trials: int = 1  # binary draws whose share of ones a pixel is
+    whitening: Whitening | None = None  # what made rows of pixels into these
+    notes: tuple[str, ...] = ()  # what was done to the files' rows, for the screen and the records
 
     @property
     def num_train(self) -> int:
@@ -85,6 +88,20 @@ class Source:
         kept[kept] = varied
         return dataclasses.replace(self, train_x=self.train_x[:, varied], test_x=self.test_x[:, varied], kept=kept)
 
+    def whiten(self, k: int) -> "Source":
+        """The same rows as k whitened principal components of the training rows without validation.
+
+        Raises:
+            UserError: for rows that are no pixels or stay on the disk, and for more components than they have.
+        """
+        if self.real or isinstance(self.train_x, Shards):
+            what = "real numbers" if self.real else "read from the disk while training"
+            raise UserError(f"data.pca={k} is of images, and rows of data={self.name} are {what}; leave it out")
+        w = Whitening.fit(self.train_x[: self.num_train], k, self.name)
+        note = f"whitened to {k} components with {w.explained:.2%} of the variance of {w.num_rows:,} training images"
+        train_x, test_x = w.apply(self.train_x), w.apply(self.test_x)
+        return dataclasses.replace(self, train_x=train_x, test_x=test_x, whitening=w, notes=(*self.notes, note))
+
     def central(self) -> np.ndarray:
         """Which pixels that are left are in the central half of both sides of an image, bool [x_dim]."""
         height, width = self.shape[:2]
@@ -93,7 +110,9 @@ class Source:
         return mask.reshape(-1) if self.kept is None else mask.reshape(-1)[self.kept]
 
     def to_images(self, x: np.ndarray) -> np.ndarray:
-        """[..., *shape] from [..., x_dim], in x's type; dropped pixels are 0."""
+        """[..., *shape] from [..., x_dim], in x's type; dropped pixels are 0, and whitened rows pixels in [0, 1]."""
+        if self.whitening is not None:
+            x = self.whitening.invert(x).clip(0, 1)
         if self.kept is None:
             return x.reshape(*x.shape[:-1], *self.shape)
         full = np.zeros((*x.shape[:-1], self.kept.size), x.dtype)
@@ -113,7 +132,8 @@ class Source:
             return f"{rows}, {known:,} training rows with a label, read from {len(self.train_x.files)} files"
         dropped = 0 if self.kept is None else int((~self.kept).sum())
         lost = f"{dropped} {'pixels' if self.is_image else 'columns'} dropped"
-        return f"{rows}, values {self.train_x.min():.4g} to {self.train_x.max():.4g}, {lost}"
+        values = f"values {self.train_x.min():.4g} to {self.train_x.max():.4g}"
+        return ", ".join([rows, *self.notes, values, lost])
 
 
 def build(name: str, arrays: list[np.ndarray], num_validation: int) -> Source:
