@@ -237,7 +237,7 @@ class Fitted:
             images = f" or N images of {shape}" if source.is_image else ""
             raise UserError(f"x has shape {array.shape}; use [N, {pixels}]{images}")
         array = array.reshape(len(array), pixels)
-        if source.real:
+        if source.real and source.whitening is None:
             if array.dtype.kind not in "iufb" or not np.isfinite(array).all():
                 raise UserError("x holds what is no finite number; use the columns that the model was trained on")
             array = array if source.scaling is None else source.scaling.apply(array)
@@ -245,8 +245,9 @@ class Fitted:
             array = array.astype(np.float32) / 255
         elif not (np.issubdtype(array.dtype, np.floating) and len(array) and array.min() >= 0 and array.max() <= 1):
             raise UserError("x is neither uint8 from 0 to 255 nor float from 0 to 1; divide it by its largest value")
-        kept = array if source.kept is None else array[:, source.kept]
-        return torch.from_numpy(kept.astype(np.float32, copy=False)).to(self._job.device)
+        array = array if source.kept is None else array[:, source.kept]
+        array = array.astype(np.float32, copy=False) if source.whitening is None else source.whitening.apply(array)
+        return torch.from_numpy(array).to(self._job.device)
 
     def _through_first(self, rows: Tensor) -> Posteriors:
         first = self._job.first
@@ -273,8 +274,7 @@ def _exactly(rows: Tensor) -> Posteriors:
 def _reopened(config: Config, folder: Path, seed: int, device: torch.device) -> Job:
     """What the run's parts shared, with the seed's split as its manifest has it, and the M1 that it builds on."""
     source = sources.load(config.data)
-    if config.data.min_pixel_sd:
-        source = source.drop_constant_pixels(config.data.min_pixel_sd)
+    source = sources.preprocessed(source, config.data)
     drawn = {}
     if schema.needs_labels(config):
         drawn[seed] = splits.load_manifest(folder / f"seed-{seed}" / "split.json", source)

@@ -38,9 +38,11 @@ POSITIVE = (
     "optimizer.lr", "optimizer.eps", "budget.epochs", "budget.updates_per_epoch", "budget.unlabelled_per_step",
     "trainer.validate_every", "trainer.checkpoint_every", "trainer.devices", "objective.weight_prior_sd",
     "objective.neighbours", "objective.temperature", "objective.final_temperature", "optimizer.clip_norm",
-    "optimizer.clip_value", "data.validation", "data.side", "optimizer.step_epochs", "optimizer.step_factor",
+    "optimizer.clip_value", "optimizer.step_epochs", "optimizer.step_factor", "data.pca", "data.side",
+    "data.validation",
 )  # fmt: skip
 
+RESIZED = ("norb", "lfw", "folder")  # data sets that data.side is for
 NOT_NEGATIVE = (
     "objective.classification", "objective.labelled", "objective.warm_up_epochs", "objective.free_bits",
     "objective.latents_weight", "objective.classes_weight", "objective.assignment", "objective.metric",
@@ -52,7 +54,7 @@ OWN = ("npz", "folder", "csv", "memmap")
 # Settings that only some data have a use for.
 USED_BY = {
     "folder": ("memmap", "folder", "lfw"), "file": ("npz", "csv"), "test_file": ("csv",), "target": ("csv",),
-    "title": OWN, "validation": OWN, "side": ("folder", "lfw", "norb"),
+    "title": OWN, "validation": OWN,
 }  # fmt: skip
 LONGEST_TITLE = 80
 
@@ -110,6 +112,7 @@ def check(config: Config) -> None:
     _check_auxiliary(config)
     _check_q(config)
     _check_data(config)
+    _check_images(config)
     _check_memmap(config)
     if config.time_limit is not None:
         seconds(config.time_limit)
@@ -167,6 +170,28 @@ def _check_pixels(config: Config, stage: Stage, prefix: str) -> None:
             f"{prefix}model.likelihood=categorical is of 256 grey levels, but data.pixels={config.data.pixels} makes "
             "pixels 0 or 1; add data.pixels=grey"
         )
+
+
+def _check_images(config: Config) -> None:
+    """Refuses what images are not resized or whitened by, and convolutions of what is no image any more."""
+    data = config.data
+    if data.side is not None and data.name not in RESIZED:
+        raise UserError(
+            f"data.side={data.side} resizes images of {', '.join(RESIZED)}, not of {data.name}; leave it out"
+        )
+    if not data.extra and data.name != "svhn":
+        raise UserError(f"data.extra=false is of data=svhn, and data={data.name} has no extra rows; leave it out")
+    if data.pca is None:
+        return
+    if data.min_pixel_sd > 0:
+        both = f"data.pca={data.pca} with data.min_pixel_sd={data.min_pixel_sd}"
+        raise UserError(f"{both} both leave out what doesn't vary; use data.min_pixel_sd=0")
+    for prefix, stage in (("", config), *((("m1.", config.m1),) if config.m1 else ())):
+        if stage.network.name != "mlp":
+            raise UserError(
+                f"{prefix}network.name={stage.network.name} convolves images, and data.pca={data.pca} makes them "
+                f"uncorrelated numbers without a place; use {prefix}network.name=mlp, or leave data.pca out"
+            )
 
 
 def _check_auxiliary(config: Config) -> None:

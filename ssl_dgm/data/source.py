@@ -13,6 +13,7 @@ import numpy as np
 from ssl_dgm.config import UserError
 from ssl_dgm.data.scaling import Scaling
 from ssl_dgm.data.shards import Shards
+from ssl_dgm.data.whitening import Whitening
 
 
 # Arrays have no single truth value, so that a generated == would only raise.
@@ -34,7 +35,8 @@ class Source:
     classes: tuple[str, ...] | None = None  # names of the classes; None: their numbers
     columns: tuple[str, ...] | None = None  # names of the columns [D], if they have any
     scaling: Scaling | None = None  # of real rows that are standardised, back to units of their own
-    notes: tuple[str, ...] = ()  # what else is to be said at the start
+    whitening: Whitening | None = None  # what made rows of pixels into these
+    notes: tuple[str, ...] = ()  # what was done to the files' rows, for the screen and the records
 
     @property
     def num_train(self) -> int:
@@ -95,6 +97,20 @@ class Source:
         kept[kept] = varied
         return dataclasses.replace(self, train_x=self.train_x[:, varied], test_x=self.test_x[:, varied], kept=kept)
 
+    def whiten(self, k: int) -> "Source":
+        """The same rows as k whitened principal components of the training rows without validation.
+
+        Raises:
+            UserError: for rows that are no pixels or stay on the disk, and for more components than they have.
+        """
+        if self.real or isinstance(self.train_x, Shards):
+            what = "real numbers" if self.real else "read from the disk while training"
+            raise UserError(f"data.pca={k} is of images, and rows of data={self.name} are {what}; leave it out")
+        w = Whitening.fit(self.train_x[: self.num_train], k, self.name)
+        note = f"whitened to {k} components with {w.explained:.2%} of the variance of {w.num_rows:,} training images"
+        train_x, test_x = w.apply(self.train_x), w.apply(self.test_x)
+        return dataclasses.replace(self, train_x=train_x, test_x=test_x, whitening=w, notes=(*self.notes, note))
+
     def central(self) -> np.ndarray:
         """Which pixels that are left are in the central half of both sides of an image, bool [x_dim]."""
         height, width = self.shape[:2]
@@ -103,7 +119,12 @@ class Source:
         return mask.reshape(-1) if self.kept is None else mask.reshape(-1)[self.kept]
 
     def to_images(self, x: np.ndarray) -> np.ndarray:
-        """[..., *shape] from [..., x_dim], in x's type; dropped pixels are 0, standardised columns in their units."""
+        """[..., *shape] from [..., x_dim], in x's type, dropped pixels as 0.
+
+        Whitened rows are pixels in [0, 1] again, and standardised ones have their units.
+        """
+        if self.whitening is not None:
+            x = self.whitening.invert(x).clip(0, 1)
         if self.kept is not None:
             full = np.zeros((*x.shape[:-1], self.kept.size), x.dtype)
             full[..., self.kept] = x
@@ -126,7 +147,8 @@ class Source:
             return f"{rows}, {known:,} training rows with a label, read from {len(self.train_x.files)} files"
         dropped = 0 if self.kept is None else int((~self.kept).sum())
         lost = f"{dropped} {'pixels' if self.is_image else 'columns'} dropped"
-        return f"{rows}, values {self.train_x.min():.4g} to {self.train_x.max():.4g}, {lost}"
+        values = f"values {self.train_x.min():.4g} to {self.train_x.max():.4g}"
+        return ", ".join([rows, values, lost])
 
 
 def build(name: str, arrays: list[np.ndarray], num_validation: int) -> Source:

@@ -35,6 +35,17 @@ def load(data: DataConfig | str) -> Source:
     return source if title is None else dataclasses.replace(source, name=title)
 
 
+def preprocessed(source: Source, data: DataConfig) -> Source:
+    """What models see of a data set: without constant pixels, or whitened, as the settings ask.
+
+    Raises:
+        UserError: when no pixel would be left, or there are too few components.
+    """
+    if data.min_pixel_sd:
+        source = source.drop_constant_pixels(data.min_pixel_sd)
+    return source if data.pca is None else source.whiten(data.pca)
+
+
 def digest_of(data: DataConfig | str) -> str:
     """The sha256 that the data set has.
 

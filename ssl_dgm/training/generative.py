@@ -106,6 +106,8 @@ def _metrics(
             found["test/error"] = scores.error(unseen, y_test)
     if job.first is None:
         found["test/bound"] = scores.sampled(model, model.bound, test, len(y_test), 1, draw_inputs=True).mean(1)
+        if source.whitening is not None:
+            found["test/bound_pixels"] = found["test/bound"] + source.whitening.log_jacobian
         if config.likelihood_samples:
             samples = config.likelihood_samples
             log_px = scores.sampled(model, model.importance_weighted, test, len(y_test), samples, draw_inputs=True)

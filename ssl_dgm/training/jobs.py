@@ -116,8 +116,9 @@ def check(config: Config, source: Source) -> None:
     """
     image_of(config, source)
     likelihood = config.model.likelihood
-    if source.real and likelihood not in ("auto", "gaussian") and not schema.is_estimator(config):
-        what = "whitened images" if config.data.pca else "real numbers"
+    real = source.real or config.data.pca is not None
+    if real and likelihood not in ("auto", "gaussian") and not schema.is_estimator(config):
+        what = "real numbers" if source.real else "whitened"
         raise UserError(
             f"model.likelihood={likelihood} is of pixels, and rows of data={source.name} are {what}; use auto, which "
             "is a Gaussian with a learned variance for them"
@@ -184,8 +185,9 @@ def _condition(config: Config, source: Source) -> Tensor | None:
     """
     if config.condition is None:
         return None
-    if source.real or min(source.shape[:2]) < 4:
-        what = "real numbers" if source.real else " x ".join(map(str, source.shape))
+    real = source.real or config.data.pca is not None
+    if real or min(source.shape[:2]) < 4:
+        what = "real numbers" if real else " x ".join(map(str, source.shape))
         raise UserError(f"condition=center needs images, but rows of data={source.name} are {what}; use model=m1")
     return torch.from_numpy(source.central())
 
@@ -250,6 +252,7 @@ def save(job: Job, seed: int, metrics: dict[str, float], facts: dict[str, Any]) 
         "split_seed": None if split is None else split.split_seed,
         "split_sha256": None if split is None else split.sha256,
         "data_sha256": job.source.sha256,
+        "rows": job.source.describe(),
         "m1_sha256": None if job.first is None else job.first.sha256,
         "validation_labels": validated,
         **_unlabelled(job, split),

@@ -38,16 +38,16 @@ def run(config: Config, say: Say, command: str = "", deadline: float | None = No
         deadline = deadline_of(seconds(config.time_limit))
     config = dataclasses.replace(config, data=sources.located(config.data))
     source = sources.load(config.data)
-    say(source.describe())
-    seen = source.drop_constant_pixels(config.data.min_pixel_sd) if config.data.min_pixel_sd else source
     drawn = _splits(config, source) if schema.needs_labels(config) else {}
     if config.split.file is not None and drawn:
         published = dataclasses.replace(config.split, sha256=drawn[config.seeds[0]].sha256)
         config = dataclasses.replace(config, split=published)
     shared = devices.find_devices(config)
     check_device(config, shared[0])
-    check(config, seen)
+    check(config, source)
     loggers.check(config)
+    seen = sources.preprocessed(source, config.data)
+    say(seen.describe())
     key = schema.key(config, source.sha256)
     factorisation = "" if schema.is_estimator(config) else str(outline(config, seen))
     folder = records.open_folder(config, key, source.sha256, factorisation, command, source.describe())

@@ -57,10 +57,21 @@ def put_csv(path: Path, n: int = 150, every: int = 2, seed: int = 0, separator: 
     y = rng.integers(2, size=n)
     a, b = rng.normal(3 * y, 1), rng.normal(1000 - 400 * y, 100)
     labels = [("no", "yes")[c] if i % every == 0 else "" for i, c in enumerate(y)]
+    rows = [("a", "b", "label"), *((f"{u:.4f}", f"{v:.2f}", label) for u, v, label in zip(a, b, labels))]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def put_csv(path: Path, n: int = 150, every: int = 2, seed: int = 0, separator: str = ",") -> Path:
+    """A table of two classes; every `every`-th row has one, and column b is of another size than column a."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(2, size=n)
+    a, b = rng.normal(3 * y, 1), rng.normal(1000 - 400 * y, 100)
+    labels = [("no", "yes")[c] if i % every == 0 else "" for i, c in enumerate(y)]
     lines = [
         separator.join(["a", "b", "label"]),
         *(separator.join([f"{u:.4f}", f"{v:.2f}", w]) for u, v, w in zip(a, b, labels)),
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(lines) + "\n")
+    path.write_text("".join(separator.join(row) + "\n" for row in rows))
     return path
