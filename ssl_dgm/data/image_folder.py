@@ -87,6 +87,8 @@ def _find(data: DataConfig) -> tuple[list[str], dict[str, Files], list[str]]:
         if not (root / part).is_dir():
             raise UserError(f"{root} has no folder {part}; put pictures there, in a folder for every class")
     classes = [name for name in _folders(root / "train") if name != UNLABELLED]
+    if not classes:
+        raise UserError(f"{root / 'train'} has no folders; put the pictures of every class in a folder of its name")
     found, others = {}, []
     for part in ("train", "validation", "test"):
         if not (root / part).is_dir():
@@ -103,8 +105,6 @@ def _find(data: DataConfig) -> tuple[list[str], dict[str, Files], list[str]]:
             paths += own_paths
             y += [classes.index(name)] * len(own_paths)
         found[part] = Files(root / part, paths, np.array(y, np.int64))
-    if not classes:
-        raise UserError(f"{root / 'train'} has no folders; put the pictures of every class in a folder of its name")
     for folder in (root / "train" / UNLABELLED, root / UNLABELLED):
         if folder.is_dir():
             paths = _pictures(folder, others)
@@ -167,7 +167,10 @@ def _pixels(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     with _opened(path) as image:
         upright = ImageOps.exif_transpose(image).convert("L" if len(shape) == 2 else "RGB")
     if upright.size != (width, height):
-        upright = ImageOps.fit(upright, (width, height), Image.Resampling.BILINEAR)
+        side = min(upright.size)
+        left, top = (upright.width - side) // 2, (upright.height - side) // 2
+        square = upright.crop((left, top, left + side, top + side))
+        upright = square.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(upright)
 
 

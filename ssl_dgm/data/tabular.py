@@ -54,6 +54,10 @@ def read(data: DataConfig) -> Source:
     tables = [_read(own.find(data, setting), data.target or "") for setting in _settings(data)]
     train, columns = tables[0], tables[0].columns
     classes = _classes(train.labels)
+    if not classes:
+        raise UserError(
+            f"{train.where} has no row with a label, {data.target} is empty in all; label some of every class"
+        )
     parts = []
     for table in tables:
         if missing := [name for name in columns if name not in table.columns] or [
@@ -203,7 +207,7 @@ def _shown(number: float) -> str:
 def _held_out(part: Part, notes: list[str]) -> list[Part]:
     """Training and test rows of the rows of a table, the latter a fifth of those with a label, of every class."""
     known = part.y[part.y >= 0]
-    counts = np.bincount(known) if len(known) else np.zeros(1, int)
+    counts = np.bincount(known)
     if counts.min() < 3:
         raise UserError(
             f"{part.where} has {counts.min()} rows of one of its classes with a label, too few to hold out some for "

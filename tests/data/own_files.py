@@ -19,7 +19,7 @@ def pictures(n: int, classes: int = 3, seed: int = 0, colour: bool = False) -> t
 
 
 def arrays(**other: Any) -> dict[str, Any]:
-    """What an .npz file holds: 120 training rows, of which every second has a label, and 30 test rows; None: left out."""
+    """What an .npz file holds: 120 training rows, every second with a label, and 30 test rows; None leaves one out."""
     x, y = pictures(120)
     y[1::2] = -1
     x_test, y_test = pictures(30, seed=1)
@@ -58,20 +58,6 @@ def put_csv(path: Path, n: int = 150, every: int = 2, seed: int = 0, separator: 
     a, b = rng.normal(3 * y, 1), rng.normal(1000 - 400 * y, 100)
     labels = [("no", "yes")[c] if i % every == 0 else "" for i, c in enumerate(y)]
     rows = [("a", "b", "label"), *((f"{u:.4f}", f"{v:.2f}", label) for u, v, label in zip(a, b, labels))]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
-
-
-def put_csv(path: Path, n: int = 150, every: int = 2, seed: int = 0, separator: str = ",") -> Path:
-    """A table of two classes; every `every`-th row has one, and column b is of another size than column a."""
-    rng = np.random.default_rng(seed)
-    y = rng.integers(2, size=n)
-    a, b = rng.normal(3 * y, 1), rng.normal(1000 - 400 * y, 100)
-    labels = [("no", "yes")[c] if i % every == 0 else "" for i, c in enumerate(y)]
-    lines = [
-        separator.join(["a", "b", "label"]),
-        *(separator.join([f"{u:.4f}", f"{v:.2f}", w]) for u, v, w in zip(a, b, labels)),
-    ]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(separator.join(row) + "\n" for row in rows))
     return path
