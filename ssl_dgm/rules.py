@@ -218,7 +218,7 @@ def _auxiliary(config: Config) -> str:
 def _check_memmap(config: Config) -> None:
     """Refuses what only data in memory can do, and for those what only memmap has a use for."""
     if config.data.name != "memmap":
-        if config.data.folder is not None:
+        if config.data.folder is not None and config.data.name != "lfw":
             raise UserError(
                 f"data.folder={config.data.folder} is where data=memmap is read from; leave it out, or add data=memmap "
                 f"(data={config.data.name} is looked for in the folder that SSL_DGM_DATA names)"
