@@ -57,6 +57,8 @@ class Slots:
                 f"data={name} has no classes, and model={config.model.name} needs some; use model=m1 classifier=none, "
                 "model=avae, or model=cvae condition=center"
             )
+        if not k:
+            return cls(0, 0, ())
         for setting, classes in (("labelled", c.labelled), ("hidden", c.hidden)):
             if unknown := [label for label in classes or () if label >= k]:
                 has = f"{name} has the classes 0 to {k - 1}"

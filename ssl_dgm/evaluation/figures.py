@@ -98,7 +98,7 @@ def save_samples(path: Path, images: np.ndarray, columns_are: str, title: str, h
     axes.set_xticks([])
     if columns_are:
         places = [c * (width + 1) + 1 + width / 2 for c in range(columns)]
-        axes.set_xticks(places, list(headings) or [str(c) for c in range(columns)])
+        axes.set_xticks(places, list(headings) or [str(c) for c in range(columns)], fontsize=7 if headings else None)
         axes.xaxis.tick_top()
         axes.tick_params(length=0)
         axes.set_xlabel(columns_are, fontsize=8)
