@@ -72,7 +72,7 @@ def test_the_real_frames_become_faces(monkeypatch: pytest.MonkeyPatch) -> None:
     source = sources.load("frey")
     assert (len(source.train_x), source.num_validation, len(source.test_x)) == (1785, 185, 180)
     words = ("data=frey", "model=m1", "classifier=none", "model.z_dim=8", "budget=smoke", "optimizer.lr=3e-3")
-    more = ("budget.epochs=40", "network.hidden=[100]", "model.likelihood=gaussian", "trainer.progress=false")
+    more = ("budget.epochs=15", "network.hidden=[100]", "model.likelihood=gaussian", "trainer.progress=false")
     fitted = ssl_dgm.fit(*words, *more, verbose=False)
     means = fitted.sample(200)
     assert means.shape == (200, 28, 20)

@@ -1,6 +1,10 @@
 """Published files: fetched whole or not at all, and only into the folder that is nobody's."""
 
 import hashlib
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -15,15 +19,27 @@ def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("SSL_DGM_DATA", raising=False)
 
 
-def test_a_file_is_downloaded_whole_or_not_at_all(tmp_path: Path) -> None:
-    there, here = tmp_path / "there.bin", tmp_path / "new" / "here.bin"
-    there.write_bytes(b"content")
-    with pytest.raises(
-        UserError, match=r"there\.bin could not be downloaded \(.*\); put here\.bin into .*/new by hand"
-    ):
-        published.download(there.as_uri(), here, hashlib.md5(b"other").hexdigest())
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[str]:
+    """Where the test's folder can be had from."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_file_is_downloaded_whole_or_not_at_all(tmp_path: Path, served: str) -> None:
+    here = tmp_path / "new" / "here.bin"
+    (tmp_path / "there.bin").write_bytes(b"content")
+    with pytest.raises(UserError, match=r"there\.bin could not be downloaded \(.*; put here\.bin into .*/new by hand"):
+        published.download(f"{served}/there.bin", here, hashlib.md5(b"other").hexdigest())
     assert not list(here.parent.iterdir())
-    published.download(there.as_uri(), here, hashlib.md5(b"content").hexdigest())
+    published.download(f"{served}/there.bin", here, hashlib.md5(b"content").hexdigest())
     assert [path.name for path in here.parent.iterdir()] == ["here.bin"] and here.read_bytes() == b"content"
 
 
