@@ -38,9 +38,10 @@ Trains a model on few labels and many unlabelled rows, and prints its test error
 Choices
   model       m1 (with classifier=logistic|svm|knn|none), m2, m1m2, nn (supervised network)
   data        digits (embedded), mnist, fashion_mnist (from the folder SSL_DGM_DATA, or downloaded),
-              mnist_semi_unsupervised (3 to 7 have no labels), memmap (shards larger than memory in data.folder)
+              mnist_semi_unsupervised (3 to 7 have no labels), memmap (shards larger than memory in data.folder);
+              of your own: npz (data.file=my.npz), folder (of pictures, data.folder=...), csv (data.file, data.target)
   budget      paper (the paper's text), short (a laptop's CPU), smoke (seconds)
-  labels      how many labelled rows, balanced over the labelled classes; 0: y is a cluster
+  labels      how many labelled rows, balanced over the labelled classes; all of them; 0: y is a cluster
   seeds       [0,1,2]: replicas trained together; each draws its own labels unless split_seed is a number
   device      auto, cpu, cuda, cuda:1, ...
   logger      csv, wandb (offline without an account), tensorboard

@@ -111,6 +111,11 @@ REFUSED: list[tuple[str, str]] = [
     ("optimizer.lr=inf", "optimizer.lr=inf is not a finite number"),
     ("m1.optimizer.lr=0", "m1.optimizer.lr=0.0 is not positive"),
     ("labels=-100", "labels=-100 is not positive"),
+    ("labels=ten", "labels=ten is neither a number nor all; use for example labels=100"),
+    ("labels=1.5", "labels=1.5 is of the wrong kind; use for example labels=100"),
+    ("data.validation=0", "data.validation=0 is not positive"),
+    ("data.target=y", "data.target=y is for data=csv; leave it out"),
+    ("data.file=a.npz", "data.file=a.npz is for data=npz or data=csv; leave it out (data=digits is looked for in"),
     ("classes.extra=-1", "classes.extra=-1 is negative"),
     ("classes.labelled=[]", "classes.labelled=[] labels no class and labels=100; use labels=0 for clusters"),
     ("classes.hidden=[1,1]", "classes.hidden=[1, 1] is no list of classes"),
@@ -126,6 +131,30 @@ REFUSED: list[tuple[str, str]] = [
     ("time_limit=soon", "time_limit=soon is no duration; write 90s, 9m or 1.5h"),
     ("time_limit=0", "time_limit=0 is no duration"),
 ]  # fmt: skip
+
+
+def test_titles_are_called_and_name_folders_but_identify_no_run() -> None:
+    def titled(title: str) -> Config:
+        return compose(["model=m2", "data=npz", "data.file=a (1).npz", f"data.title={title}"])
+
+    plain, copy = compose(["model=m2", "data=npz"]), titled("CIFAR-10 (JPEG copy), 'cut'")
+    assert (plain.data.called, copy.data.called) == ("npz", "CIFAR-10 (JPEG copy), 'cut'")
+    assert copy.data.file == "a (1).npz"
+    words, _, hashed = schema.key(copy, "sha").rpartition("-")
+    assert words == "m2-cifar_10_jpeg_copy_cut-all-short"
+    assert schema.key(plain, "sha") == f"m2-npz-all-short-{hashed}"
+    assert schema.key(titled("Gräser"), "sha").startswith("m2-graser-all-")
+    assert schema.key(titled("草"), "sha") == f"m2-npz-all-short-{hashed}"
+    for title in ("two\nlines", " ", "x" * 81):
+        copy.data.title = title
+        with pytest.raises(UserError, match="is no title; use one line of at most 80 characters"):
+            rules.check(copy)
+
+
+def test_the_values_of_a_sweep_stay_apart() -> None:
+    words = ["-m", "data.file=a(1).npz,b(1).npz", "data.file='quoted (1)'", "labels=1,2"]
+    assert checks.quoted(words) == words
+    assert checks.quoted(words[1:2]) == ["data.file='a(1).npz,b(1).npz'"]
 
 
 REFUSED_TOGETHER: list[tuple[str, str]] = [

@@ -76,6 +76,11 @@ def read(data: DataConfig) -> Source:
     return own.source_of(data, parts["train"], parts["test"], parts.get("validation"), classes, notes=notes)
 
 
+def files(data: DataConfig) -> list[Path]:
+    """What the data set's digest depends on."""
+    return own.files(*(path for part in _find(data)[1].values() for path in part.paths))
+
+
 def _find(data: DataConfig) -> tuple[list[str], dict[str, Files], list[str]]:
     """The classes, the files of every part, and what is to be said of files that are left out."""
     if data.folder is None:

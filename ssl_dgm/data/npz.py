@@ -80,6 +80,11 @@ def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
         np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
+def files(data: DataConfig) -> list[Path]:
+    """What the data set's digest depends on."""
+    return own.files(own.find(data, "file"))
+
+
 def headers(path: Path) -> dict[str, tuple[int, ...]]:
     """The shape of every array in the file, by its header, once that was checked against what the file holds.
 

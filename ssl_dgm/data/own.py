@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ssl_dgm.config import DataConfig, UserError
+from ssl_dgm.data import validation as validation_rule
 from ssl_dgm.data.scaling import Scaling
 from ssl_dgm.data.source import Source, digest
 from ssl_dgm.data.validation import held_out
@@ -47,6 +48,11 @@ def find(data: DataConfig, setting: str) -> Path:
             return path.absolute()
     where = " and ".join(dict.fromkeys(str(path.absolute().parent) for path in paths))
     raise UserError(f"data.{setting}={name} is not there (looked in {where}); check the path")
+
+
+def files(*paths: Path) -> list[Path]:
+    """What the digest of data from these files depends on: they, and what is made of them here."""
+    return [*paths, Path(__file__), Path(validation_rule.__file__)]
 
 
 def source_of(

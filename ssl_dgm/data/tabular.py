@@ -83,6 +83,11 @@ def read(data: DataConfig) -> Source:
     return own.source_of(data, *parts, classes=classes, columns=columns, notes=notes)
 
 
+def files(data: DataConfig) -> list[Path]:
+    """What the data set's digest depends on."""
+    return own.files(*(own.find(data, setting) for setting in _settings(data)))
+
+
 def header(path: Path, target: str | None) -> tuple[list[str], str]:
     """The names of the columns, and what separates them.
 

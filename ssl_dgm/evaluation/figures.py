@@ -18,7 +18,7 @@ from ssl_dgm.probability.randomness import Streams
 from ssl_dgm.records import read_curves
 
 LEGIBLE = 400  # cells of a confusion matrix, beyond which numbers would run into each other
-WIDE = 4  # characters, from which on headings of columns would run into each other
+WIDE = 5  # characters; longer headings of columns would run into each other
 STYLES = 8  # rows of a class-conditional grid, draws of the latents that all classes share
 
 
@@ -101,7 +101,7 @@ def save_samples(path: Path, images: np.ndarray, columns_are: str, title: str, h
         places = [c * (width + 1) + 1 + width / 2 for c in range(columns)]
         texts = [_plain(text) for text in headings] or [str(c) for c in range(columns)]
         tilted = {"rotation": 45, "ha": "left"} if max(map(len, headings), default=0) > WIDE else {}
-        axes.set_xticks(places, texts, **tilted)
+        axes.set_xticks(places, texts, fontsize=7 if headings else None, **tilted)
         axes.xaxis.tick_top()
         axes.tick_params(length=0)
         axes.set_xlabel(columns_are, fontsize=8)

@@ -87,6 +87,15 @@ def test_a_title_is_what_the_data_are_called_but_not_that_of_published_data(tmp_
         load(path, title="Fashion MNIST")
 
 
+def test_a_remembered_digest_is_that_of_the_file_as_it_is_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    data = DataConfig("npz", file=str(put_npz(tmp_path)))
+    for changed in (0, 1):
+        given = arrays()
+        put_npz(tmp_path, x_train=given["x_train"] + np.uint8(changed))
+        assert sources.digest_of(data) == sources.digest_of(data) == sources.load(data).sha256
+
+
 def test_a_relative_file_is_looked_for_here_and_then_in_the_data_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -122,7 +122,7 @@ def test_wrong_files_end_with_exit_code_2_and_no_run(command: Command) -> None:
 
 
 def test_runs_whose_file_is_gone_are_told_so_and_can_be_deleted(
-    command: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: Command, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     put_csv(Path("train.csv"))
     words = ("data=csv", "data.file=train.csv", "data.target=label", "m1.network.hidden=[8]")
@@ -133,4 +133,4 @@ def test_runs_whose_file_is_gone_are_told_so_and_can_be_deleted(
     (first,) = Path("runs").glob("m1-csv-*")
     monkeypatch.setattr(sys, "argv", ["ssl_dgm.runs", "rm", first.name, "--yes"])
     runs.main()
-    assert "1 runs build on it" in capsys.readouterr().out and not first.exists()
+    assert "1 runs build on it" in capfd.readouterr().out and not first.exists()

@@ -229,3 +229,32 @@ def test_hash_sees_order_and_limits() -> None:
     pairs = [(a, b), (a[::-1], b), (a, b[::-1]), (b, a), (a[:3], np.append(a[3], b))]
     base = draw(synthetic([5, 5]), 2, 0)
     assert len({dataclasses.replace(base, labelled=p, unlabelled=q).sha256 for p, q in pairs}) == len(pairs)
+
+
+@given(some_sources, seeds)
+def test_all_labels_are_those_that_are_known_and_not_held_out(source: Source, seed: int) -> None:
+    y = source.train_y.copy()
+    y[np.flatnonzero(y == 0)[1 : source.num_train : 2]] = -1
+    source = dataclasses.replace(source, train_y=y)
+    known = np.flatnonzero(y[: source.num_train] >= 0)
+    split = draw(source, "all", seed)
+    np.testing.assert_array_equal(split.labelled, known)
+    np.testing.assert_array_equal(split.unlabelled, np.flatnonzero(y[: source.num_train] < 0))
+    assert split.sha256 == draw(source, "all", seed + 1).sha256, "there is nothing to draw"
+    np.testing.assert_array_equal(
+        draw(source, "all", seed, classes=[1]).labelled, np.flatnonzero(y == 1)[: sum(split.class_counts[1:2])]
+    )
+
+
+def test_all_labels_need_a_pool_and_a_row_of_every_class() -> None:
+    source = synthetic([5, 5])
+    with pytest.raises(
+        UserError, match=r"labels=all labels every training row of toy .*; set data.labelled_in_pool=true, or"
+    ):
+        draw(source, "all", 0)
+    assert len(draw(source, "all", 0, labelled_in_pool=True).unlabelled) == 10
+    without = dataclasses.replace(source, train_y=np.where(source.train_y == 1, -1, source.train_y))
+    with pytest.raises(
+        UserError, match=r"labels=all finds no row of class 1 of toy; label some, .* classes.hidden=\[1\]"
+    ):
+        draw(without, "all", 0)
