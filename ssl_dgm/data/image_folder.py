@@ -121,7 +121,10 @@ def _find(data: DataConfig) -> tuple[list[str], dict[str, Files], list[str]]:
 
 
 def _folders(root: Path) -> list[str]:
-    return sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    try:
+        return sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"{root} cannot be read ({error.strerror}); check its permissions") from error
 
 
 def _pictures(folder: Path, others: list[Path]) -> list[Path]:
