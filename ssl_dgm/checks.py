@@ -31,7 +31,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "network.init": ("torch", "fan_in", "normal", "glorot"),
     "network.norm": ("none", "batch", "group"),
     "objective.kl": ("monte_carlo", "analytic"),
-    "optimizer.name": ("adam", "adam_uncorrected"),
+    "optimizer.name": ("adam", "adam_uncorrected", "adagrad"),
     "optimizer.schedule": ("constant", "cosine", "step"),
 }
 POSITIVE = (

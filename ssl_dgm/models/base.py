@@ -17,11 +17,11 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ssl_dgm.config import Stage
 from ssl_dgm.data.datamodule import Batch, Part
+from ssl_dgm.models import optimizers
 from ssl_dgm.models.attribution import cluster_error
 from ssl_dgm.models.captured import Captured, make_capturable
 from ssl_dgm.models.compiled import Compiled
 from ssl_dgm.models.objective import Noise, Objective, Shares
-from ssl_dgm.models.optimizers import Adam, AdamUncorrected
 from ssl_dgm.probability import bounds, replicas
 from ssl_dgm.probability.convolutions import Image, Picture, Trunk
 from ssl_dgm.probability.factors import Factorisation, RelaxedCategoricalFactor
@@ -31,7 +31,6 @@ from ssl_dgm.probability.notation import Factors
 from ssl_dgm.probability.randomness import Streams
 
 VALIDATION_DRAWS = 10  # of what q draws before y, at every validation
-OPTIMIZERS = {"adam": Adam, "adam_uncorrected": AdamUncorrected}
 
 
 class DeepGenerativeModel(pl.LightningModule):
@@ -268,22 +267,11 @@ class DeepGenerativeModel(pl.LightningModule):
         o, sd = self.stage.optimizer, self.stage.objective.weight_prior_sd
         # log N(w; 0, sd^2), once for the N rows of the data, is an L2 gradient w / (N sd^2) in the loss of one row.
         decay = 0.0 if sd is None else 1 / ((self.num_labelled + self.num_unlabelled) * sd**2)
-        optimizer = OPTIMIZERS[o.name](
-            self.parameters(), lr=o.lr, betas=(o.beta1, o.beta2), eps=o.eps, weight_decay=decay
-        )
+        optimizer = optimizers.create(self.parameters(), o, decay)
         if o.schedule == "constant":
             return optimizer
-        total, epochs, end = float(self.trainer.estimated_stepping_batches), self.trainer.max_epochs, o.final_lr / o.lr
-
-        def cosine(step: int) -> float:
-            return end + (1 - end) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
-
-        def steps(step: int) -> float:
-            epoch = step * (epochs or 1) / total
-            return max(end, o.step_factor ** math.floor(epoch / o.step_epochs + 1e-9))
-
-        rate = cosine if o.schedule == "cosine" else steps
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+        total, epochs = float(self.trainer.estimated_stepping_batches), self.trainer.max_epochs or 1
+        schedule = optimizers.scheduled(optimizer, o, total, epochs)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     # Scores of one seed
