@@ -237,7 +237,7 @@ def _exactly(rows: Tensor) -> Posteriors:
 
 def _reopened(config: Config, folder: Path, seed: int, device: torch.device) -> Job:
     """What the run's parts shared, with the seed's split as its manifest has it, and the M1 that it builds on."""
-    source = sources.load(config.data.name, config.data.folder)
+    source = sources.load(config.data.name, config.data.folder).first_rows(config.data.train_rows)
     if config.data.min_pixel_sd:
         source = source.drop_constant_pixels(config.data.min_pixel_sd)
     drawn = {}

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from ssl_dgm.config import WITHOUT_CLASSES, Config, Stage, UserError, first_stage, flatten, is_supervised
+from ssl_dgm.config import WITHOUT_CLASSES, Config, Stage, UserError, first_stage, flatten, is_supervised, needs_labels
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "classifier": ("none", "logistic", "svm", "knn"),
@@ -37,7 +37,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 POSITIVE = (
     "generative_samples", "prediction_draws", "seeds_at_once", "model.z_dim", "model.a_dim", "model.h_dim",
     "model.mse_scale", "network.init_sd", "objective.draws",
-    "optimizer.lr", "optimizer.eps", "budget.epochs", "budget.updates_per_epoch", "budget.unlabelled_per_step",
+    "optimizer.lr", "optimizer.eps", "budget.epochs", "budget.passes", "data.train_rows", "budget.updates_per_epoch", "budget.unlabelled_per_step",
     "trainer.validate_every", "trainer.checkpoint_every", "trainer.devices", "objective.weight_prior_sd",
     "objective.neighbours", "objective.temperature", "objective.final_temperature", "optimizer.clip_norm",
     "optimizer.clip_value", "optimizer.step_epochs", "optimizer.step_factor",
@@ -174,6 +174,7 @@ def check(config: Config) -> None:
         )
     _check_auxiliary(config)
     _check_q(config)
+    _check_train_rows(config)
     _check_memmap(config)
     if config.time_limit is not None:
         seconds(config.time_limit)
@@ -261,6 +262,23 @@ def _check_q(config: Config) -> None:
         raise UserError(f"model.q_log_var={m.q_log_var} is of m2 and m1m2, and {what} has no use for it; leave it out")
     if name == "gmvae" and threshold:
         raise UserError(f"objective.class_threshold={threshold} leaves out classes of a sum, and gmvae has none; use 0")
+
+
+def _check_train_rows(config: Config) -> None:
+    """Refuses fewer training rows than labels, and where row numbers would come to mean other rows."""
+    rows, data = config.data.train_rows, config.data
+    if rows is not None and needs_labels(config) and config.labels > rows:
+        raise UserError(f"labels={config.labels} is more than data.train_rows={rows}; use fewer labels, or more rows")
+    for name, value, instead in (("name", "memmap", "mnist"), ("pool", "train+validation", "train")):
+        if rows is not None and getattr(data, name) == value:
+            word = "data" if name == "name" else f"data.{name}"
+            raise UserError(f"data.train_rows={rows} is not for {word}={value}; leave one out, or use {word}={instead}")
+    for prefix, stage in (("", config), *((("m1.", config.m1),) if config.m1 else ())):
+        if stage.budget.passes > 1 and (data.name == "memmap" or data.order == "by_class"):
+            what = f"data={data.name}" if data.name == "memmap" else f"data.order={data.order}"
+            raise UserError(
+                f"{prefix}budget.passes={stage.budget.passes} shuffles rows anew, and {what} does not; use 1"
+            )
 
 
 def _auxiliary(config: Config) -> str:

@@ -100,7 +100,8 @@ class BudgetConfig:
     """How long, and how an epoch is cut into updates."""
 
     name: str = "paper"
-    epochs: int = 3000  # an epoch is one pass over the unlabelled pool
+    epochs: int = 3000
+    passes: int = 1  # over the unlabelled pool that make an epoch
     updates_per_epoch: int = 200  # at most; never more than there are labelled rows where labels are split over steps
     unlabelled_per_step: int = 1  # at least: a small pool is cut into fewer updates
     labelled_per_step: int | str = "share"  # share: N_l / updates; all; or a number
@@ -128,6 +129,7 @@ class DataConfig:
     min_pixel_sd: float = 0.0  # pixels whose s.d. over the training images is not above this are dropped
     labelled_in_pool: bool = False  # whether the labelled rows are in the unlabelled pool too
     pool: str = "train"  # or train+validation: the validation rows are unlabelled rows too, as in Maaloe et al. 2016
+    train_rows: int | None = None  # only the first so many training rows; the validation rows stay what they are
     order: str = "shuffled"  # by_class: the leak of a released code, for the experiment that shows it
 
 

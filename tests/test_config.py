@@ -70,7 +70,7 @@ SAME_RUN = [
 OTHER_RUN = [
     "labels=600", "split_seed=0", "m1_seed=1", "optimizer.lr=1e-3", "m1.optimizer.lr=1e-3", "data.pixels=sampled",
     "selection=best_validation", "budget.precision=bf16", "budget.epochs=7", "data=mnist", "model.z_dim=7",
-    "objective.draws=2",
+    "objective.draws=2", "data.train_rows=500", "budget.passes=2",
 ]  # fmt: skip
 
 
@@ -147,6 +147,10 @@ REFUSED_TOGETHER: list[tuple[str, str]] = [
     ("model=m2 data=memmap trainer.devices=2 objective.free_bits=1", "compares the mean cost of a whole batch"),
     ("model=m2 optimizer.schedule=step optimizer.final_lr=1", "optimizer.final_lr=1.0 is above optimizer.lr="),
     ("model=avae objective.metric=1", "needs a model with classes, and avae has none"),
+    ("model=m2 data.train_rows=50", "labels=100 is more than data.train_rows=50; use fewer labels, or more rows"),
+    ("model=m2 data=memmap data.train_rows=50 labels=10", "data.train_rows=50 is not for data=memmap"),
+    ("model=m2 data.pool=train+validation data.train_rows=500", "is not for data.pool=train+validation; leave one out"),
+    ("model=m2 data=memmap budget.passes=2", "budget.passes=2 shuffles rows anew, and data=memmap does not; use 1"),
     ("model=m2 condition=center", "condition=center is not for model=m2; use model=cvae"),
     ("model=cvae condition=null", "condition=None is not for model=cvae"),
     ("experiment=figueroa_clustering classes.labelled=[1]", "labels=0 labels no class, whatever classes.labelled=[1]"),

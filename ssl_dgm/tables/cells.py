@@ -107,7 +107,8 @@ def _with_published_split(config: Config) -> Config:
     """The same with the checksum of the manifest it names, as its run has it: the key is of that, not of the path."""
     if config.split.file is None or not schema.needs_labels(config):
         return config
-    published = splits.load_manifest(Path(config.split.file), sources.load(config.data.name, config.data.folder))
+    source = sources.load(config.data.name, config.data.folder).first_rows(config.data.train_rows)
+    published = splits.load_manifest(Path(config.split.file), source)
     return dataclasses.replace(config, split=dataclasses.replace(config.split, sha256=published.sha256))
 
 

@@ -35,7 +35,7 @@ def run(config: Config, say: Say, command: str = "", deadline: float | None = No
     """
     if deadline is None and config.time_limit is not None:
         deadline = deadline_of(seconds(config.time_limit))
-    source = sources.load(config.data.name, config.data.folder)
+    source = sources.load(config.data.name, config.data.folder).first_rows(config.data.train_rows)
     say(source.describe())
     seen = source.drop_constant_pixels(config.data.min_pixel_sd) if config.data.min_pixel_sd else source
     drawn = _splits(config, source) if schema.needs_labels(config) else {}
