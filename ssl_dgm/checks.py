@@ -37,7 +37,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
 POSITIVE = (
     "generative_samples", "prediction_draws", "seeds_at_once", "model.z_dim", "model.a_dim", "model.h_dim",
     "model.mse_scale", "network.init_sd", "objective.draws",
-    "optimizer.lr", "optimizer.eps", "budget.epochs", "budget.passes", "data.train_rows", "budget.updates_per_epoch", "budget.unlabelled_per_step",
+    "optimizer.lr", "optimizer.eps", "budget.epochs", "budget.updates_per_epoch", "budget.unlabelled_per_step",
+    "budget.passes", "data.train_rows",
     "trainer.validate_every", "trainer.checkpoint_every", "trainer.devices", "objective.weight_prior_sd",
     "objective.neighbours", "objective.temperature", "objective.final_temperature", "optimizer.clip_norm",
     "optimizer.clip_value", "optimizer.step_epochs", "optimizer.step_factor",
