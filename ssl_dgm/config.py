@@ -59,6 +59,9 @@ class NetworkConfig:
 class ObjectiveConfig:
     """What is maximised, per unlabelled row."""
 
+    algorithm: str = "bound"  # or, of m1 alone, wake_sleep or monte_carlo_em
+    leapfrogs: int = 10  # monte_carlo_em: of one transition of a row's chain
+    updates_per_draw: int = 5  # monte_carlo_em: of the weights after it
     classification: float = 0.1  # R, weight of the mean of log q(y | x)
     labelled: float | None = None  # r, weight of the mean labelled bound; null: N_l / N_u
     draws: int = 1  # M, draws of every latent per row and class
