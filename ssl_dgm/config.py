@@ -127,13 +127,28 @@ class DataConfig:
     """Which rows, and what a model sees of them."""
 
     name: str = MISSING
-    folder: str | None = None  # of memmap's shards
+    folder: str | None = None  # of memmap's shards, of folder's and lfw's images
+    file: str | None = None  # of npz and csv; a relative one is looked for here, then in $SSL_DGM_DATA
+    test_file: str | None = None  # csv's test rows; null: a fifth of the rows with a class, drawn once and for all
+    target: str | None = None  # csv's column of classes; empty where none is known
+    title: str | None = None  # what data of your own are called in tables and pictures
+    extra: bool = True  # svhn: the extra training images too
+    side: int | None = None  # norb, lfw, folder: images are resized to so many pixels each way
+    pca: int | None = None  # whitened to so many principal components of the training images
     pixels: str = "sampled"  # sampled: Bernoulli draws afresh at every step; grey: intensities
     min_pixel_sd: float = 0.0  # pixels whose s.d. over the training images is not above this are dropped
     labelled_in_pool: bool = False  # whether the labelled rows are in the unlabelled pool too
     pool: str = "train"  # or train+validation: the validation rows are unlabelled rows too, as in Maaloe et al. 2016
     train_rows: int | None = None  # only the first so many training rows; the validation rows stay what they are
     order: str = "shuffled"  # by_class: the leak of a released code, for the experiment that shows it
+
+
+@dataclass
+class EstimatorConfig:
+    """Classifiers that are no deep generative models, on pixels or on M1's features; each has a use for some."""
+
+    neighbours: int = 1  # knn, label_spreading
+    kernel: str = "rbf"  # svm, tsvm, label_spreading (knn too): or linear
 
 
 @dataclass
@@ -190,6 +205,7 @@ class Config(Stage):
     labels: int = 100  # 0: none, y is a cluster
     seeds: list[int] = field(default_factory=lambda: [0])
     split_seed: int | None = None  # null: every seed draws its own labels
+    estimator: EstimatorConfig = field(default_factory=EstimatorConfig)
     condition: str | None = None  # cvae: the part of an image that is given; center: the central half of both sides
     classifier: str = "svm"  # m1: what is fitted on its features; none: only the VAE
     features: str = "mean"  # m1: mean or sample of q(z | x)
@@ -197,6 +213,8 @@ class Config(Stage):
     prediction_draws: int = 100  # of what q draws before y, whose class probabilities are averaged at test
     generative_samples: int = 100
     likelihood_samples: int = 0  # importance samples of the test log-likelihood; 0: not estimated
+    likelihood_estimator: str = "q"  # their proposal: the model's q, or hmc: a Gaussian fitted to a chain of every row
+    likelihood_rows: int | None = None  # so many test rows, from the first on; null: all
     selection: str = "last"  # or best_validation
     baseline: str | None = "nn"  # reported beside the model on the same labels
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
@@ -212,7 +230,7 @@ class Config(Stage):
 # Settings that say where and how a run is carried out, not what it computes.
 NOT_IDENTITY = (
     "seeds", "baseline", "device", "seeds_at_once", "time_limit", "force", "runs", "csv", "trainer",
-    "logger", "split.file", "data.folder",
+    "logger", "split.file", "data.folder", "data.file", "data.test_file", "data.target", "data.title",
 )  # fmt: skip
 # Settings that a bare M1, which reads no label, and an estimator, which has no bound, do not use.
 UNUSED_BY_BARE_M1 = (
@@ -229,7 +247,8 @@ UNUSED_BY_BARE_M1 = (
 WITHOUT_CLASSES = ("avae", "cvae")
 UNUSED_BY_ESTIMATOR = (
     "objective", "optimizer", "budget", "m1_seed", "classifier", "features", "classify",
-    "generative_samples", "prediction_draws", "likelihood_samples", "selection", "network.name", "network.activation",
+    "generative_samples", "prediction_draws", "likelihood_samples", "likelihood_estimator",
+    "likelihood_rows", "selection", "network.name", "network.activation",
     "network.init", "network.init_sd", "network.norm", "model.z_dim", "model.a_dim", "model.h_dim", "model.likelihood",
     "model.mse_scale", "model.q_z", "model.q_log_var", "model.min_unit_sd", "classes.extra", "data.order",
 )  # fmt: skip
@@ -250,7 +269,8 @@ def first_stage(config: Config) -> Config | None:
         return None
     source = config.m1 or config
     stage = {f.name: getattr(source, f.name) for f in dataclasses.fields(Stage)}
-    plain = {name: getattr(Config(), name) for name in ("selection", "likelihood_samples", "csv")}
+    of_last = ("selection", "likelihood_samples", "likelihood_estimator", "likelihood_rows", "csv")
+    plain = {name: getattr(Config(), name) for name in of_last}
     return dataclasses.replace(
         config, **stage, **plain, m1=None, classifier="none", seeds=[config.m1_seed], baseline=None
     )

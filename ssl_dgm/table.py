@@ -117,8 +117,8 @@ def _run(arguments: argparse.Namespace) -> int:
         return 0
     stopped = ""
     if any(states[cell].name != "done" for cell in chosen):
-        for name, folder in {(cell.config.data.name, cell.config.data.folder) for cell in chosen}:
-            sources.check_available(name, folder)
+        for cell in chosen:
+            sources.check_available(cell.config.data)
         minutes = arguments.minutes
         work = schedule.Schedule(
             look=lambda cell: cells_of.look(table, cell, collect.read(csv, say), say),

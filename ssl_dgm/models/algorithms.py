@@ -3,7 +3,7 @@
 Shape legend: S seeds, M draws, B rows, N rows of the data, D dimensions.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -65,9 +65,10 @@ class Chains:
         self.z, self.step = z, step
 
     @classmethod
-    def begun(cls, seeds: Sequence[int], num_rows: int, dim: int) -> "Chains":
-        """At draws of p(z), which are a function of the seed."""
-        return cls(Streams(seeds, "chains").normal((num_rows, dim)), torch.full((len(seeds),), FIRST_STEP))
+    def begun(cls, model: Any) -> "Chains":
+        """Of the model's rows, at draws of p(z), which are a function of the seed."""
+        z = Streams(model.seeds, "chains").normal((model.num_unlabelled, model.stage.model.z_dim))
+        return cls(z, torch.full((len(model.seeds),), FIRST_STEP))
 
     def to(self, device: torch.device) -> "Chains":
         """The same on a device."""

@@ -205,8 +205,7 @@ class DeepGenerativeModel(pl.LightningModule):
             self.noise_streams = Streams(self.seeds, "noise", self.device)
         self.noise_streams.begin(self.current_epoch)
         if self.stage.objective.algorithm == "monte_carlo_em":
-            begun = self.chains or Chains.begun(self.seeds, self.num_unlabelled, self.stage.model.z_dim)
-            self.chains = begun.to(self.device)
+            self.chains = (self.chains or Chains.begun(self)).to(self.device)
         if self.factorisation.relaxed:
             # In place: a captured update reads it where it is.
             cast(RelaxedCategoricalFactor, self.factorisation.q["y"]).temperature.fill_(self.temperature)
@@ -278,9 +277,8 @@ class DeepGenerativeModel(pl.LightningModule):
         return {name: value.detach() for name, value in losses.items()}
 
     def configure_optimizers(self) -> Any:
-        o, sd = self.stage.optimizer, self.stage.objective.weight_prior_sd
-        # log N(w; 0, sd^2), once for the N rows of the data, is an L2 gradient w / (N sd^2) in the loss of one row.
-        decay = 0.0 if sd is None else 1 / ((self.num_labelled + self.num_unlabelled) * sd**2)
+        o, num_rows = self.stage.optimizer, self.num_labelled + self.num_unlabelled
+        decay = optimizers.decay(self.stage.objective.weight_prior_sd, num_rows)
         optimizer = optimizers.create(self.parameters(), o, decay)
         if o.schedule == "constant":
             return optimizer

@@ -80,6 +80,11 @@ class Adagrad(Optimizer):
         return loss
 
 
+def decay(prior_sd: float | None, num_rows: int) -> float:
+    """Of an L2 gradient in the loss of one row: log N(w; 0, sd^2), once for N rows, is w / (N sd^2) in each."""
+    return 0.0 if prior_sd is None else 1 / (num_rows * prior_sd**2)
+
+
 def create(parameters: Any, o: OptimizerConfig, weight_decay: float) -> Optimizer:
     """The optimiser of these settings; `weight_decay` is that of the loss of one row."""
     if o.name == "adagrad":

@@ -94,7 +94,7 @@ def cells(table: Table, budget: str, runs: str) -> list[Cell]:
         words = (*table.base, *table.rows[row].overrides, *table.columns[column].overrides, f"budget={budget}")
         try:
             config = _with_published_split(compose([*words, seeds, f"runs={runs}"]))
-            sha256 = sources.digest_of(config.data.name, config.data.folder)
+            sha256 = sources.digest_of(config.data)
         except UserError as error:
             raise UserError(f"cell {row}@{column} of {table.name}: {error}") from error
         first = schema.first_stage(config)
@@ -107,8 +107,7 @@ def _with_published_split(config: Config) -> Config:
     """The same with the checksum of the manifest it names, as its run has it: the key is of that, not of the path."""
     if config.split.file is None or not schema.needs_labels(config):
         return config
-    source = sources.load(config.data.name, config.data.folder).first_rows(config.data.train_rows)
-    published = splits.load_manifest(Path(config.split.file), source)
+    published = splits.load_manifest(Path(config.split.file), sources.load(config.data))
     return dataclasses.replace(config, split=dataclasses.replace(config.split, sha256=published.sha256))
 
 
