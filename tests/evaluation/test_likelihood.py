@@ -113,10 +113,8 @@ def test_chains_and_importance_samples_give_the_likelihood_of_probabilistic_pca(
 
     def target(z: Tensor) -> Tensor:
         """log p(x, z) up to the constant of p(z), z being [1, ..., B, 3]."""
-        of_x = -0.5 * ((data - mean - z.double() @ w.T) / sd).square().sum(-1) - D * math.log(
-            sd * math.sqrt(2 * math.pi)
-        )
-        return of_x - 0.5 * z.square().sum(-1)
+        errors = ((data - mean - z.double() @ w.T) / sd).square().sum(-1)
+        return -0.5 * (errors + D * math.log(2 * math.pi * sd**2) + z.square().sum(-1))
 
     streams = likelihood.Streams([0], "test")
     fitted = likelihood.fit(target, (1, len(x), dim), streams)
