@@ -103,8 +103,8 @@ class BudgetConfig:
     """How long, and how an epoch is cut into updates."""
 
     name: str = "paper"
-    epochs: int = 3000
-    passes: int = 1  # over the unlabelled pool that make an epoch
+    epochs: int = 3000  # an epoch is one pass over the unlabelled pool, or several:
+    passes: int = 1
     updates_per_epoch: int = 200  # at most; never more than there are labelled rows where labels are split over steps
     unlabelled_per_step: int = 1  # at least: a small pool is cut into fewer updates
     labelled_per_step: int | str = "share"  # share: N_l / updates; all; or a number
