@@ -15,6 +15,7 @@ from ssl_dgm.config import (
     flatten,
     is_estimator,
     is_supervised,
+    needs_labels,
 )
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -24,6 +25,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "features": ("mean", "sample"),
     "classify": ("discriminative", "generative"),
     "condition": ("center",),
+    "likelihood_estimator": ("q", "hmc"),
     "selection": ("last", "best_validation"),
     "data.pixels": ("sampled", "grey"),
     "budget.precision": ("32", "bf16", "tf32"),
@@ -40,8 +42,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "network.activation": ("softplus", "relu", "tanh", "leaky_relu"),
     "network.init": ("torch", "fan_in", "normal", "glorot"),
     "network.norm": ("none", "batch", "group"),
+    "objective.algorithm": ("bound", "wake_sleep", "monte_carlo_em"),
     "objective.kl": ("monte_carlo", "analytic"),
-    "optimizer.name": ("adam", "adam_uncorrected"),
+    "optimizer.name": ("adam", "adam_uncorrected", "adagrad"),
     "optimizer.schedule": ("constant", "cosine", "step"),
 }
 POSITIVE = (
@@ -53,6 +56,7 @@ POSITIVE = (
     "optimizer.clip_value", "optimizer.step_epochs", "optimizer.step_factor", "estimator.neighbours",
     "estimator.restarts", "estimator.updates", "estimator.epochs",
     "data.pca", "data.side",
+    "budget.passes", "data.train_rows", "objective.leapfrogs", "objective.updates_per_draw", "likelihood_rows",
 )  # fmt: skip
 
 RESIZED = ("norb", "lfw", "folder")  # data sets that data.side is for
@@ -114,6 +118,9 @@ def check(config: Config) -> None:
     _check_auxiliary(config)
     _check_q(config)
     _check_images(config)
+    _check_train_rows(config)
+    _check_algorithm(config)
+    _check_likelihood(config)
     _check_memmap(config)
     if config.time_limit is not None:
         seconds(config.time_limit)
@@ -224,6 +231,63 @@ def _check_q(config: Config) -> None:
         raise UserError(f"model.q_log_var={m.q_log_var} is of m2 and m1m2, and {what} has no use for it; leave it out")
     if name == "gmvae" and threshold:
         raise UserError(f"objective.class_threshold={threshold} leaves out classes of a sum, and gmvae has none; use 0")
+
+
+def _check_train_rows(config: Config) -> None:
+    """Refuses fewer training rows than labels, and where row numbers would come to mean other rows."""
+    rows, data = config.data.train_rows, config.data
+    if rows is not None and needs_labels(config) and config.labels > rows:
+        raise UserError(f"labels={config.labels} is more than data.train_rows={rows}; use fewer labels, or more rows")
+    for name, value, instead in (("name", "memmap", "mnist"), ("pool", "train+validation", "train")):
+        if rows is not None and getattr(data, name) == value:
+            word = "data" if name == "name" else f"data.{name}"
+            raise UserError(f"data.train_rows={rows} is not for {word}={value}; leave one out, or use {word}={instead}")
+    for prefix, stage in (("", config), *((("m1.", config.m1),) if config.m1 else ())):
+        if stage.budget.passes > 1 and (data.name == "memmap" or data.order == "by_class"):
+            what = f"data={data.name}" if data.name == "memmap" else f"data.order={data.order}"
+            passes = f"{prefix}budget.passes={stage.budget.passes}"
+            raise UserError(f"{passes} shuffles rows anew, and {what} does not; use 1")
+
+
+def _check_algorithm(config: Config) -> None:
+    """Refuses other algorithms than maximising the bound where they are not defined, and weights of the bound there."""
+    o, name = config.objective, config.model.name
+    if config.m1 is not None and config.m1.objective.algorithm != "bound":
+        algorithm = f"m1.objective.algorithm={config.m1.objective.algorithm}"
+        raise UserError(f"{algorithm} is not for the first stage of {name}; use bound, or model=m1")
+    if o.algorithm == "bound":
+        return
+    if name != "m1":
+        raise UserError(
+            f"objective.algorithm={o.algorithm} is for Gaussian latents without classes, as m1 has, and {name} has "
+            "others; use model=m1, or objective.algorithm=bound"
+        )
+    if config.data.name == "memmap":
+        raise UserError(f"objective.algorithm={o.algorithm} is not for data=memmap; use objective.algorithm=bound")
+    for setting, plain in (("warm_up_epochs", 0.0), ("free_bits", 0.0), ("latents_weight", 1.0)):
+        if (value := getattr(o, setting)) != plain:
+            raise UserError(
+                f"objective.{setting}={value} weighs terms of the bound, which objective.algorithm={o.algorithm} does "
+                f"not maximise; add objective.{setting}={plain:g}"
+            )
+    if o.algorithm == "monte_carlo_em" and o.draws > 1:
+        raise UserError(f"objective.draws={o.draws}, but monte_carlo_em has one chain a row; use objective.draws=1")
+
+
+def _check_likelihood(config: Config) -> None:
+    """Refuses settings of the test likelihood that nothing would read, and a chain's where there is none."""
+    if config.likelihood_samples < 0:
+        raise UserError(f"likelihood_samples={config.likelihood_samples} is negative; use 0 for none, or for example 9")
+    for setting, value, plain in (
+        ("likelihood_estimator", config.likelihood_estimator, "q"), ("likelihood_rows", config.likelihood_rows, None),
+    ):  # fmt: skip
+        if value != plain and not config.likelihood_samples:
+            raise UserError(f"{setting}={value} has no use with likelihood_samples=0; add likelihood_samples=100")
+    if config.likelihood_estimator == "hmc" and config.model.name != "m1":
+        raise UserError(
+            "likelihood_estimator=hmc moves chains of Gaussian latents without classes, as m1 has, and "
+            f"{config.model.name} has others; use likelihood_estimator=q"
+        )
 
 
 def _auxiliary(config: Config) -> str:

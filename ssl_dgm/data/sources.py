@@ -31,7 +31,7 @@ def load(data: DataConfig | str) -> Source:
         UserError: for an unknown name, and for a missing, damaged or undownloadable file.
     """
     check_available(data)
-    return _reader(data).read(_settings(data))
+    return _reader(data).read(_settings(data)).first_rows(_settings(data).train_rows)
 
 
 def preprocessed(source: Source, data: DataConfig) -> Source:

@@ -91,7 +91,8 @@ def cells(table: Table, budget: str, runs: str) -> list[Cell]:
     seeds = f"seeds=[{','.join(map(str, table.seeds[budget]))}]"
     made = []
     for row, column in itertools.product(table.rows, table.columns):
-        words = (*table.base, *table.rows[row].overrides, *table.columns[column].overrides, f"budget={budget}")
+        here = table.rows[row].at.get(budget, [])
+        words = (*table.base, *table.rows[row].overrides, *table.columns[column].overrides, *here, f"budget={budget}")
         try:
             config = _with_published_split(compose([*words, seeds, f"runs={runs}"]))
             sha256 = sources.digest_of(config.data)

@@ -39,6 +39,7 @@ class Measured:
     """A row that is run here."""
 
     overrides: list[str] = field(default_factory=list)
+    at: dict[str, list[str]] = field(default_factory=dict)  # what it adds at a budget
     label: str = ""
     published: dict[str, list[float]] = field(default_factory=dict)  # by column: [value] or [value, spread], as printed
     published_as: str = ""  # the name it has in the paper, where that is another
