@@ -225,7 +225,7 @@ def test_every_mark_has_a_note_and_every_note_a_mark(made: Grid) -> None:
 def test_a_best_run_is_the_validation_rows_choice() -> None:
     found = {line.label: line.texts for line in bounds().lines[:5]}
     assert found["best by validation bound"] == ("−98.6 (of 3)", "−96.5 (of 1)"), "seed 1, the worst on the test rows"
-    assert found["difference"] == ("−0.3", "+0.5")
+    assert found["difference of the best"] == ("−0.3", "+0.5")
 
 
 def test_a_cell_that_is_not_finite_is_shown_as_it_is() -> None:

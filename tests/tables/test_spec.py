@@ -49,7 +49,8 @@ def test_every_table_reads_and_is_named_by_its_file(name: str) -> None:
 def test_every_cell_composes_and_is_a_run_of_its_own(name: str, budget: str) -> None:
     table = spec.read(spec.find(name))
     made = cells(table, budget, "elsewhere")
-    assert [(cell.row, cell.column) for cell in made] == [(r, c) for r in table.rows for c in table.columns]
+    shown = {(cell.row, column): metric for cell in made for column, metric in zip(cell.columns, cell.metrics)}
+    assert shown == {(r, c): table.metric_of(c) for r in table.rows for c in table.columns_of(r)}
     assert len({cell.key for cell in made}) == len(made)
     for cell in made:
         assert cell.config.seeds == table.seeds[budget]
@@ -81,11 +82,17 @@ def test_columns_and_numbers_may_be_numbers(tmp_path: Path) -> None:
     assert table.quoted["TSVM"].values == {"b": [6.0]}
 
 
-def test_units_and_directions(tmp_path: Path) -> None:
-    table = spec.read(written(tmp_path, SMALL))
-    assert (table.scale, table.lower_is_better) == (100.0, True)
-    table = spec.read(written(tmp_path, f"{SMALL}metric: test/bound"))
-    assert (table.scale, table.lower_is_better) == (1.0, False)
+@pytest.mark.parametrize(
+    ("metric", "scale", "lower"),
+    [
+        ("test/error", 100.0, True),
+        ("test/bound", 1.0, False),
+        ("test/nmi", 100.0, False),
+        ("test/entropy_y", 1.0, True),
+    ],
+)
+def test_units_and_directions(metric: str, scale: float, lower: bool) -> None:
+    assert (spec.scale(metric), spec.lower_is_better(metric)) == (scale, lower)
 
 
 @pytest.mark.parametrize("name", TABLES)
