@@ -46,7 +46,7 @@ def main() -> None:
     started, before = time.perf_counter(), memory("VmRSS")
     keep_freed_memory()
     config = compose(arguments.words)
-    source = sources.load(config.data.name, config.data.folder)
+    source = sources.load(config.data)
     loaded = time.perf_counter() - started
     drawn = {seed: splits.draw(source, config.labels, seed, config.data.labelled_in_pool) for seed in config.seeds}
     device = find_device(config.device)

@@ -43,7 +43,7 @@ def fit(*overrides: str, seed: int | None = None, verbose: bool = True) -> "Fitt
         Stopped: when `time_limit` was reached; the same call continues.
     """
     config = compose([*overrides, *([] if verbose else ["trainer.progress=false"])])
-    sources.check_available(config.data.name, config.data.folder)
+    sources.check_available(config.data)
     command = f"ssl_dgm.fit({', '.join(map(repr, overrides))})"
     say = print if verbose else lambda line: None
     result = carry_out(config, say, command)
@@ -237,7 +237,7 @@ def _exactly(rows: Tensor) -> Posteriors:
 
 def _reopened(config: Config, folder: Path, seed: int, device: torch.device) -> Job:
     """What the run's parts shared, with the seed's split as its manifest has it, and the M1 that it builds on."""
-    source = sources.load(config.data.name, config.data.folder)
+    source = sources.load(config.data)
     if config.data.min_pixel_sd:
         source = source.drop_constant_pixels(config.data.min_pixel_sd)
     drawn = {}

@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ssl_dgm import checks
+from ssl_dgm import checks, rules
 from ssl_dgm.config import Config, UserError
 
 
@@ -59,7 +59,7 @@ def from_composed(composed: DictConfig) -> Config:
     """The plain dataclass of a composed configuration, checked."""
     config = OmegaConf.to_object(composed)
     assert isinstance(config, Config)
-    checks.check(config)
+    rules.check(config)
     return config
 
 

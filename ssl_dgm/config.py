@@ -123,12 +123,27 @@ class DataConfig:
     """Which rows, and what a model sees of them."""
 
     name: str = MISSING
-    folder: str | None = None  # of memmap's shards
+    folder: str | None = None  # of memmap's shards, of folder's and lfw's images
+    file: str | None = None  # of npz and csv; a relative one is looked for here, then in $SSL_DGM_DATA
+    test_file: str | None = None  # csv's test rows; null: a fifth of the rows with a class, drawn once and for all
+    target: str | None = None  # csv's column of classes; empty where none is known
+    title: str | None = None  # what data of your own are called in tables and pictures
+    extra: bool = True  # svhn: the extra training images too
+    side: int | None = None  # norb, lfw, folder: images are resized to so many pixels each way
+    pca: int | None = None  # whitened to so many principal components of the training images
     pixels: str = "sampled"  # sampled: Bernoulli draws afresh at every step; grey: intensities
     min_pixel_sd: float = 0.0  # pixels whose s.d. over the training images is not above this are dropped
     labelled_in_pool: bool = False  # whether the labelled rows are in the unlabelled pool too
     pool: str = "train"  # or train+validation: the validation rows are unlabelled rows too, as in Maaloe et al. 2016
     order: str = "shuffled"  # by_class: the leak of a released code, for the experiment that shows it
+
+
+@dataclass
+class EstimatorConfig:
+    """Classifiers that are no deep generative models, on pixels or on M1's features; each has a use for some."""
+
+    neighbours: int = 1  # knn, label_spreading
+    kernel: str = "rbf"  # svm, tsvm, label_spreading (knn too): or linear
 
 
 @dataclass
@@ -185,6 +200,7 @@ class Config(Stage):
     labels: int = 100  # 0: none, y is a cluster
     seeds: list[int] = field(default_factory=lambda: [0])
     split_seed: int | None = None  # null: every seed draws its own labels
+    estimator: EstimatorConfig = field(default_factory=EstimatorConfig)
     condition: str | None = None  # cvae: the part of an image that is given; center: the central half of both sides
     classifier: str = "svm"  # m1: what is fitted on its features; none: only the VAE
     features: str = "mean"  # m1: mean or sample of q(z | x)
@@ -207,7 +223,7 @@ class Config(Stage):
 # Settings that say where and how a run is carried out, not what it computes.
 NOT_IDENTITY = (
     "seeds", "baseline", "device", "seeds_at_once", "time_limit", "force", "runs", "csv", "trainer",
-    "logger", "split.file", "data.folder",
+    "logger", "split.file", "data.folder", "data.file", "data.test_file", "data.target", "data.title",
 )  # fmt: skip
 # Settings that a bare M1, which reads no label, and an estimator, which has no bound, do not use.
 UNUSED_BY_BARE_M1 = (

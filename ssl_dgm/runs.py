@@ -184,11 +184,7 @@ def _first_stage(folder: Path) -> str | None:
     """The name of the run of the M1 that a run builds on."""
     config = _settings(folder)
     first = None if config is None else schema.first_stage(config)
-    return (
-        None
-        if config is None or first is None
-        else schema.key(first, sources.digest_of(config.data.name, config.data.folder))
-    )
+    return None if config is None or first is None else schema.key(first, sources.digest_of(config.data))
 
 
 def _size(folder: Path) -> int:

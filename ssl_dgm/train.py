@@ -125,14 +125,14 @@ def _keep_refusal(composed: DictConfig, reason: str) -> None:
     """Settings that were refused before their folder existed leave the reason there, for whoever looks for the job."""
     with contextlib.suppress(UserError):
         config = composing.from_composed(composed)
-        folder = Path(config.runs) / schema.key(config, sources.load(config.data.name, config.data.folder).sha256)
+        folder = Path(config.runs) / schema.key(config, sources.load(config.data).sha256)
         # The key of a published split is not known before the manifest is read, which may be what was refused.
         if config.split.file is None and not (folder / "failed.json").exists():
             records.fail(folder, reason)
 
 
 def _train(config: Config, overrides: list[str]) -> int:
-    sources.check_available(config.data.name, config.data.folder)
+    sources.check_available(config.data)
     from ssl_dgm.tables import collect
     from ssl_dgm.training.run import run
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from ssl_dgm import checks
+from ssl_dgm import checks, rules
 from ssl_dgm import config as schema
 from ssl_dgm.compose import choices, compose, config_folder
 from ssl_dgm.config import Config, UserError
@@ -222,7 +222,7 @@ def test_an_order_that_leaks_the_classes_is_for_its_experiment_alone(word: str) 
     leaking = compose(["data=memmap", "data.folder=x", "model=m2"])
     leaking.data.order = "by_class"  # as that experiment's file may say
     with pytest.raises(UserError, match=r"data\.order=by_class needs the class of every row"):
-        checks.check(leaking)
+        rules.check(leaking)
 
 
 def test_every_key_of_the_schema_is_accepted() -> None:

@@ -15,6 +15,7 @@ PACKAGE = ROOT / "ssl_dgm"
 ORDER = (
     "config",
     "checks",
+    "rules",
     "compose",
     "files",
     "records",
@@ -34,19 +35,23 @@ ORDER = (
 ALLOWED = {
     "pytorch_lightning": ("data/datamodule.py", "models/base.py", "training/"),
     "hydra": ("compose.py", "train.py"),
-    "sklearn": ("baselines/", "data/sources.py"),
+    "sklearn": ("baselines/", "data/toy.py"),
     "matplotlib": ("evaluation/figures.py", "training/loggers.py"),
 }
 TORCH_FREE = (
     "config",
     "checks",
+    "rules",
     "compose",
     "files",
     "records",
     "tables",
     "table",
     "runs",
-    "data/sources.py",
+    "data/source",
+    "data/idx.py",
+    "data/toy.py",
+    "data/memmap.py",
     "data/shards.py",
     "data/slots.py",
     "data/splits.py",

@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import SMOKE, Outcome
 
-from ssl_dgm.data.sources import FILES
+from ssl_dgm.data.idx import FILES
 from ssl_dgm.files import read_json, sha256_of
 
 Command = Callable[..., Outcome]

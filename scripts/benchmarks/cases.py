@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ssl_dgm import models
 from ssl_dgm.compose import choices, compose
-from ssl_dgm.config import Config, ObjectiveConfig, UserError
-from ssl_dgm.data import sources
+from ssl_dgm.config import Config, DataConfig, ObjectiveConfig, UserError
+from ssl_dgm.data import idx, sources
 from ssl_dgm.data.datamodule import SeededDataModule
 from ssl_dgm.data.inputs import Inputs, Pixels, Posteriors
 from ssl_dgm.data.splits import Split
@@ -114,7 +114,7 @@ def content() -> str:
 def _mnist_is_there() -> bool:
     try:
         # With the folder named, nothing is downloaded.
-        sources.check_available("mnist", sources.locate("mnist").parent.parent)
+        sources.check_available(DataConfig("mnist", folder=str(idx.locate("mnist").parent.parent)))
     except UserError:
         return False
     return True

@@ -6,7 +6,7 @@ Nothing here imports torch.
 from dataclasses import dataclass
 
 from ssl_dgm.config import Config, UserError
-from ssl_dgm.data.sources import Source
+from ssl_dgm.data.source import Source
 
 
 @dataclass(frozen=True)

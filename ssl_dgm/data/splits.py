@@ -17,7 +17,7 @@ import numpy as np
 
 from ssl_dgm.config import UserError
 from ssl_dgm.data.shards import Shards
-from ssl_dgm.data.sources import Source, digest
+from ssl_dgm.data.source import Source, digest
 from ssl_dgm.files import write_atomic
 
 VERSION = 1

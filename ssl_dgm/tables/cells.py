@@ -13,7 +13,7 @@ from tabulate import tabulate
 from ssl_dgm import config as schema
 from ssl_dgm import records
 from ssl_dgm.compose import compose
-from ssl_dgm.config import Config, UserError
+from ssl_dgm.config import Config, DataConfig, UserError
 from ssl_dgm.data import sources, splits
 from ssl_dgm.tables import collect
 from ssl_dgm.tables.collect import Row
@@ -100,7 +100,7 @@ def cells(table: Table, budget: str, runs: str, known: Sequence[Row] = (), only_
     if budget not in table.seeds:
         raise UserError(f"budget={budget} has no seeds in {table.name}; there are {', '.join(table.seeds)}")
     seeds = f"seeds=[{','.join(map(str, table.seeds[budget]))}]"
-    made = []
+    made, read = [], {}
     for row in table.rows:
         shown: dict[tuple[str, ...], list[str]] = {}
         for column in table.columns_of(row):
@@ -113,7 +113,7 @@ def cells(table: Table, budget: str, runs: str, known: Sequence[Row] = (), only_
                 config = _with_published_split(compose([*words, seeds, f"runs={runs}"]))
                 if config.budget.name != budget:
                     raise UserError(f"its settings are of budget.name={config.budget.name}; shorten them under `at`")
-                sha256, absent = _data(config, here)
+                sha256, absent = _data(config.data, here, read)
             except UserError as error:
                 raise UserError(f"cell {row}@{columns[0]} of {table.name}: {error}") from error
             first = schema.first_stage(config)
@@ -124,26 +124,26 @@ def cells(table: Table, budget: str, runs: str, known: Sequence[Row] = (), only_
     return made
 
 
-def _data(config: Config, known: Sequence[Row]) -> tuple[str, str]:
-    """The SHA-256 of a run's data, and why they can't be read here; what rows made elsewhere say, where that is so."""
+def _data(data: DataConfig, known: Sequence[Row], read: dict[str, str]) -> tuple[str, str]:
+    """The SHA-256 of a run's data, and why they can't be read here; what rows made elsewhere say, where that is so.
+
+    Args:
+        read: the SHA-256 of data that earlier cells have too, by their settings: it may take reading them all.
+    """
     try:
-        sources.check_available(config.data.name, config.data.folder)
-        absent = ""
+        sources.check_available(data)
     except UserError as error:
-        absent = str(error)
-    try:
-        return sources.digest_of(config.data.name, config.data.folder), absent
-    except UserError:
-        if not absent:
-            raise
-        return next((row["data_sha256"] for row in known), ""), absent
+        return sources.DIGESTS.get(data.name) or next((row["data_sha256"] for row in known), ""), str(error)
+    if repr(data) not in read:
+        read[repr(data)] = sources.digest_of(data)
+    return read[repr(data)], ""
 
 
 def _with_published_split(config: Config) -> Config:
     """The same with the checksum of the manifest it names, as its run has it: the key is of that, not of the path."""
     if config.split.file is None or not schema.needs_labels(config):
         return config
-    published = splits.load_manifest(Path(config.split.file), sources.load(config.data.name, config.data.folder))
+    published = splits.load_manifest(Path(config.split.file), sources.load(config.data))
     return dataclasses.replace(config, split=dataclasses.replace(config.split, sha256=published.sha256))
 
 

@@ -12,11 +12,12 @@ from torch import Tensor
 from ssl_dgm import config as schema
 from ssl_dgm import models, records
 from ssl_dgm.config import Config, UserError
-from ssl_dgm.data import sources, splits
+from ssl_dgm.data import splits
 from ssl_dgm.data.datamodule import SeededDataModule
 from ssl_dgm.data.inputs import Inputs, OnDisk, Pixels, Posteriors
 from ssl_dgm.data.shards import Shards
 from ssl_dgm.data.slots import Slots
+from ssl_dgm.data.source import Source
 from ssl_dgm.models.base import DeepGenerativeModel
 from ssl_dgm.probability import convolutions
 from ssl_dgm.probability.convolutions import Image
@@ -51,7 +52,7 @@ class Job:
     """A run under way: everything that its parts share."""
 
     config: Config
-    source: sources.Source
+    source: Source
     splits: dict[int, splits.Split]
     device: torch.device
     deadline: float | None
@@ -97,7 +98,7 @@ class FirstStage:
         return Posteriors(q.means[:, self.live], q.log_vars[:, self.live])
 
 
-def outline(config: Config, source: sources.Source) -> DeepGenerativeModel:
+def outline(config: Config, source: Source) -> DeepGenerativeModel:
     """The model with one unit per latent, for its factorisation's text."""
     small = dataclasses.replace(config.network, name="mlp", hidden=[1])
     stage = schema.Stage(config.model, small, config.objective, config.optimizer, config.budget)
@@ -107,7 +108,7 @@ def outline(config: Config, source: sources.Source) -> DeepGenerativeModel:
     )
 
 
-def image_of(config: Config, source: sources.Source) -> Image | None:
+def image_of(config: Config, source: Source) -> Image | None:
     """The shape of x that the convolutions of network.name see; None where there are none.
 
     Raises:

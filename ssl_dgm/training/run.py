@@ -15,6 +15,7 @@ from ssl_dgm.checks import seconds
 from ssl_dgm.config import Config, Stopped, UserError
 from ssl_dgm.data import sources, splits
 from ssl_dgm.data.slots import Slots
+from ssl_dgm.data.source import Source
 from ssl_dgm.files import locked, remove_torn
 from ssl_dgm.training import checkpoints, devices, estimates, generative, loggers, supervised
 from ssl_dgm.training.fit import check_device, deadline_of
@@ -35,7 +36,7 @@ def run(config: Config, say: Say, command: str = "", deadline: float | None = No
     """
     if deadline is None and config.time_limit is not None:
         deadline = deadline_of(seconds(config.time_limit))
-    source = sources.load(config.data.name, config.data.folder)
+    source = sources.load(config.data)
     say(source.describe())
     seen = source.drop_constant_pixels(config.data.min_pixel_sd) if config.data.min_pixel_sd else source
     drawn = _splits(config, source) if schema.needs_labels(config) else {}
@@ -140,7 +141,7 @@ def _mend_manifest(job: Job, seed: int) -> None:
         splits.save(split, path)
 
 
-def _splits(config: Config, source: sources.Source) -> dict[int, splits.Split]:
+def _splits(config: Config, source: Source) -> dict[int, splits.Split]:
     labelled = Slots.of(config, source).labelled
     if config.split.file is not None:
         published = splits.load_manifest(Path(config.split.file), source)
@@ -166,7 +167,7 @@ def _splits(config: Config, source: sources.Source) -> dict[int, splits.Split]:
     }
 
 
-def _check_pool(config: Config, source: sources.Source, published: splits.Split) -> None:
+def _check_pool(config: Config, source: Source, published: splits.Split) -> None:
     pool = published.unlabelled
     has = not isinstance(pool, splits.Rest) and int(pool.max()) >= source.num_train
     if has != (config.data.pool == "train+validation"):

@@ -14,7 +14,7 @@ from test_splits import same, seeds, some_sources, synthetic
 from ssl_dgm import files
 from ssl_dgm.config import UserError
 from ssl_dgm.data import splits
-from ssl_dgm.data.sources import Source
+from ssl_dgm.data.source import Source
 from ssl_dgm.data.splits import Split, draw, load_manifest, save
 
 

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssl_dgm.config import BudgetConfig, UserError
+from ssl_dgm.config import BudgetConfig, DataConfig, UserError
 from ssl_dgm.data import shards, sources, splits
 from ssl_dgm.data.datamodule import Batch, SeededDataModule
 from ssl_dgm.data.inputs import OnDisk, Pixels
@@ -109,15 +109,15 @@ def test_the_validation_rows_are_the_last_with_a_label(tmp_path: Path) -> None:
 
 
 def test_the_digest_is_of_labels_and_pixels_not_of_how_they_are_cut(tmp_path: Path, folder: Path) -> None:
-    whole = sources.load("memmap", folder).sha256
+    whole = sources.load(DataConfig("memmap", str(folder))).sha256
     put(tmp_path / "otherwise", (30, 40))
-    assert sources.digest_of("memmap", tmp_path / "otherwise") == whole
+    assert sources.digest_of(DataConfig("memmap", str(tmp_path / "otherwise"))) == whole
     for name in ("train-x-1", "train-y-2", "test-x", "test-y"):
         put(tmp_path / name)
         array = np.load(tmp_path / name / f"{name}.npy")
         array.flat[0] = 1 if array.flat[0] != 1 else 0
         np.save(tmp_path / name / f"{name}.npy", array)
-        assert sources.digest_of("memmap", tmp_path / name) != whole
+        assert sources.digest_of(DataConfig("memmap", str(tmp_path / name))) != whole
 
 
 def replace(name: str, array: np.ndarray | None, **options: bool) -> Callable[[Path], None]:
@@ -190,11 +190,11 @@ def test_too_few_labels_and_an_absent_folder_are_refused(tmp_path: Path) -> None
     put(tmp_path / "few", unlabelled=slice(0, N - 9))
     for folder, sentence in ((tmp_path / "few", "has 9 training rows with a label"), (None, "data.folder=...")):
         with pytest.raises(UserError, match=sentence):
-            sources.load("memmap", folder)
+            sources.load(DataConfig("memmap", str(folder)))
     with pytest.raises(UserError, match="is no folder"):
-        sources.check_available("memmap", tmp_path / "absent")
+        sources.check_available(DataConfig("memmap", str(tmp_path / "absent")))
     put(tmp_path / "rows")
-    source = sources.load("memmap", tmp_path / "rows")
+    source = sources.load(DataConfig("memmap", str(tmp_path / "rows")))
     with pytest.raises(UserError, match="would read every row"):
         source.drop_constant_pixels(0.1)
 
@@ -204,7 +204,7 @@ def test_too_few_labels_and_an_absent_folder_are_refused(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("in_pool", [False, True])
 def test_a_split_has_known_labels_and_a_small_manifest(folder: Path, tmp_path: Path, in_pool: bool) -> None:
-    source = sources.load("memmap", folder)
+    source = sources.load(DataConfig("memmap", str(folder)))
     split = splits.draw(source, 12, 5, in_pool)
     assert (source.train_y[split.labelled] >= 0).all() and split.class_counts == (4, 4, 4)
     pool = set(np.asarray(split.unlabelled).tolist())
@@ -218,7 +218,7 @@ def test_a_split_has_known_labels_and_a_small_manifest(folder: Path, tmp_path: P
 
 
 def test_no_label_is_drawn_that_is_not_known(folder: Path) -> None:
-    source = sources.load("memmap", folder)
+    source = sources.load(DataConfig("memmap", str(folder)))
     every = np.bincount(source.train_y[: source.num_train][source.train_y[: source.num_train] >= 0])
     with pytest.raises(UserError, match=f"has only {every.min()}; use at most {K * every.min()}, or"):
         splits.draw(source, K * int(every.min()) + K, 0)
@@ -232,7 +232,7 @@ def test_no_label_is_drawn_that_is_not_known(folder: Path) -> None:
 def make(
     folder: Path, seeds: tuple[int, ...] = SEEDS, updates: int = 4, rank: int = 0, ranks: int = 1
 ) -> SeededDataModule:
-    source = sources.load("memmap", folder)
+    source = sources.load(DataConfig("memmap", str(folder)))
     assert isinstance(source.train_x, Shards)
     drawn = [splits.draw(source, 6, seed) for seed in seeds]
     data = SeededDataModule(
@@ -281,7 +281,7 @@ def test_ranks_share_out_the_batch_of_one_process(folder: Path, ranks: int) -> N
 
 
 def test_an_input_is_drawn_as_it_is_from_memory(folder: Path) -> None:
-    data, source = make(folder), sources.load("memmap", folder)
+    data, source = make(folder), sources.load(DataConfig("memmap", str(folder)))
     images = torch.from_numpy(source.train_x[:])
     for from_disk in epoch_of(data, 0):
         assert from_disk.x_unlabelled.unique().tolist() == [0, 1]

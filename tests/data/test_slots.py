@@ -5,7 +5,7 @@ import pytest
 
 from ssl_dgm.config import ClassesConfig, Config, UserError
 from ssl_dgm.data.slots import Slots
-from ssl_dgm.data.sources import Source
+from ssl_dgm.data.source import Source
 
 
 def source(num_classes: int) -> Source:

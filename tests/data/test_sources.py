@@ -1,4 +1,5 @@
 import gzip
+import hashlib
 import os
 import struct
 import subprocess
@@ -9,9 +10,12 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
-from ssl_dgm.config import UserError
+from ssl_dgm.config import DataConfig, UserError
+from ssl_dgm.data import idx as idx_files
 from ssl_dgm.data import sources
-from ssl_dgm.data.sources import FILES, Source, check_available, digest, load, locate, read_idx
+from ssl_dgm.data.idx import FILES, locate, read_idx
+from ssl_dgm.data.source import Source, digest
+from ssl_dgm.data.sources import check_available, load
 
 REAL = os.environ.get("SSL_DGM_DATA")
 
@@ -44,8 +48,8 @@ def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture
 def known(monkeypatch: pytest.MonkeyPatch) -> None:
     """The small files are the published ones."""
-    hashes = tuple(sources.hashlib.sha256(idx(a)).hexdigest() for a in small_files().values())
-    monkeypatch.setattr(sources, "SHA256", {"mnist": hashes, "fashion_mnist": hashes[::-1]})
+    hashes = tuple(hashlib.sha256(idx(a)).hexdigest() for a in small_files().values())
+    monkeypatch.setattr(idx_files, "SHA256", {"mnist": hashes, "fashion_mnist": hashes[::-1]})
 
 
 def fake_torchvision(monkeypatch: pytest.MonkeyPatch, mnist: object) -> None:
@@ -70,7 +74,7 @@ def test_idx_round_trip(tmp_path: Path, shape: tuple[int, ...]) -> None:
 
 def test_checksum_is_of_the_uncompressed_content(tmp_path: Path) -> None:
     array = np.arange(9, dtype=np.uint8)
-    sha256 = sources.hashlib.sha256(idx(array)).hexdigest()
+    sha256 = hashlib.sha256(idx(array)).hexdigest()
     (tmp_path / "a.gz").write_bytes(gzip.compress(idx(array)))
     np.testing.assert_array_equal(read_idx(tmp_path / "a.gz", sha256), array)
     (tmp_path / "b").write_bytes(idx(array + 1))
@@ -115,7 +119,7 @@ def test_load_from_data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pac
         plain = locate("mnist", tmp_path) / FILES[0]
         Path(f"{plain}.gz").write_bytes(gzip.compress(plain.read_bytes()))
         plain.unlink()
-    source = load("mnist", tmp_path)
+    source = load(DataConfig("mnist", str(tmp_path)))
     np.testing.assert_array_equal(source.train_x, arrays[FILES[0]].reshape(60, 12))
     np.testing.assert_array_equal(source.test_y, arrays[FILES[3]])
     assert (source.shape, source.num_classes, source.train_y.dtype) == ((4, 3), 10, np.int64)
@@ -129,12 +133,12 @@ def test_corrupted_pixel_is_told(tmp_path: Path) -> None:
     file = locate("mnist", tmp_path) / FILES[2]
     file.write_bytes(file.read_bytes()[:-1] + b"?")
     with pytest.raises(UserError, match=f"{FILES[2]} differs"):
-        load("mnist", tmp_path)
+        load(DataConfig("mnist", str(tmp_path)))
 
 
 def test_missing_file_is_told_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put_small_files(locate("mnist", tmp_path))
-    check_available("mnist", tmp_path)
+    check_available(DataConfig("mnist", str(tmp_path)))
     (locate("mnist", tmp_path) / FILES[1]).unlink()
     monkeypatch.setenv("SSL_DGM_DATA", str(tmp_path))
     for function in (check_available, load):
@@ -143,13 +147,13 @@ def test_missing_file_is_told_early(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         for part in (FILES[1], str(tmp_path / "MNIST" / "raw"), "put it there", "SSL_DGM_DATA"):
             assert part in str(error.value)
         with pytest.raises(UserError, match=f"{FILES[0]} of fashion_mnist is missing"):
-            function("fashion_mnist", tmp_path)
+            function(DataConfig("fashion_mnist", str(tmp_path)))
 
 
 def test_nothing_is_downloaded_into_a_chosen_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_torchvision(monkeypatch, lambda *_, **__: pytest.fail("a download was tried"))
     with pytest.raises(UserError, match="is missing"):
-        load("mnist", tmp_path)
+        load(DataConfig("mnist", str(tmp_path)))
     monkeypatch.setenv("SSL_DGM_DATA", str(tmp_path))
     with pytest.raises(UserError, match="is missing"):
         load("mnist")
@@ -296,7 +300,7 @@ def test_digits() -> None:
 @pytest.mark.realdata
 @pytest.mark.skipif(not REAL, reason="SSL_DGM_DATA is unset")
 def test_real_files(name: str, mean: float, sd: float, live: int) -> None:
-    source = load(name, Path(str(REAL)))
+    source = load(DataConfig(name, str(REAL)))
     assert (len(source.train_x), source.num_train, len(source.test_x)) == (60_000, 50_000, 10_000)
     assert (source.shape, source.x_dim, source.num_classes) == ((28, 28), 784, 10)
     pixels = np.bincount(source.train_x.reshape(-1), minlength=256) / source.train_x.size
@@ -318,4 +322,4 @@ def test_real_files(name: str, mean: float, sd: float, live: int) -> None:
 )
 def test_the_digest_that_names_runs_is_that_of_the_data(name: str) -> None:
     # Named, since the tests of this file are without SSL_DGM_DATA.
-    assert sources.digest_of(name) == load(name, Path(str(REAL)) if REAL else None).sha256
+    assert sources.digest_of(name) == load(DataConfig(name, REAL)).sha256

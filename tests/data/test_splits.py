@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ssl_dgm.config import UserError
 from ssl_dgm.data import sources
-from ssl_dgm.data.sources import Source, digest
+from ssl_dgm.data.source import Source, digest
 from ssl_dgm.data.splits import Split, draw, load_manifest, save
 
 

@@ -1,0 +1,118 @@
+"""A data set in memory, or with its rows in files: what is in it, and which of its pixels are left.
+
+N rows, D pixels per image, x_dim of them kept. Nothing here imports torch.
+"""
+
+import dataclasses
+import hashlib
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ssl_dgm.config import UserError
+from ssl_dgm.data.shards import Shards
+
+
+# Arrays have no single truth value, so that a generated == would only raise.
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A data set; the validation rows are the last `num_validation` training rows."""
+
+    name: str
+    train_x: np.ndarray | Shards  # uint8 [N, x_dim], validation rows included; Shards stay on the disk
+    train_y: np.ndarray  # int64 [N]; -1 where no label is known
+    test_x: np.ndarray  # uint8 [N_test, x_dim]
+    test_y: np.ndarray  # int64 [N_test]
+    num_validation: int
+    num_classes: int
+    shape: tuple[int, ...]  # of one image
+    sha256: str  # of the four arrays with every pixel; of rows on the disk, see `_memmap`
+    kept: np.ndarray | None = None  # bool [D], the pixels left; None: all of them
+    trials: int = 1  # binary draws whose share of ones a pixel is
+
+    @property
+    def num_train(self) -> int:
+        """Training rows before the validation rows."""
+        return len(self.train_x) - self.num_validation
+
+    @property
+    def x_dim(self) -> int:
+        """Pixels per row that are left."""
+        return self.train_x.shape[1]
+
+    def drop_constant_pixels(self, min_sd: float) -> "Source":
+        """The same rows with only the pixels whose s.d. is above `min_sd` (pixels in [0, 1]).
+
+        The s.d. is over the training rows without validation. `sha256` stays that of the full data.
+
+        Raises:
+            UserError: if no pixel would be left, and for rows that stay on the disk.
+        """
+        if isinstance(self.train_x, Shards):
+            raise UserError(
+                f"data.min_pixel_sd={min_sd} would read every row of data={self.name}; use 0 and write shards without "
+                "the pixels that don't vary"
+            )
+        x, n = self.train_x[: self.num_train], self.num_train
+        # Integer sums: a constant pixel's variance is exactly 0, and no float copy of the images is made.
+        total, squares = x.sum(0, dtype=np.int64), np.einsum("nd,nd->d", x, x, dtype=np.int64)
+        sd = np.sqrt(n * squares - total**2) / n / 255
+        varied = sd > min_sd
+        if not varied.any():
+            remedy = f"use a number below {sd.max():.3f}"
+            raise UserError(f"data.min_pixel_sd={min_sd} drops every pixel of {self.name}; {remedy}")
+        if varied.all():
+            return self
+        kept = np.ones(math.prod(self.shape), bool) if self.kept is None else self.kept.copy()
+        kept[kept] = varied
+        return dataclasses.replace(self, train_x=self.train_x[:, varied], test_x=self.test_x[:, varied], kept=kept)
+
+    def central(self) -> np.ndarray:
+        """Which pixels that are left are in the central half of both sides of an image, bool [x_dim]."""
+        height, width = self.shape[:2]
+        mask = np.zeros(self.shape, bool)
+        mask[height // 4 : height - height // 4, width // 4 : width - width // 4] = True
+        return mask.reshape(-1) if self.kept is None else mask.reshape(-1)[self.kept]
+
+    def to_images(self, x: np.ndarray) -> np.ndarray:
+        """[..., *shape] from [..., x_dim], in x's type; dropped pixels are 0."""
+        if self.kept is None:
+            return x.reshape(*x.shape[:-1], *self.shape)
+        full = np.zeros((*x.shape[:-1], self.kept.size), x.dtype)
+        full[..., self.kept] = x
+        return full.reshape(*x.shape[:-1], *self.shape)
+
+    def describe(self) -> str:
+        """One line for the screen."""
+        rows = (
+            f"{self.name}: {self.num_train:,} training, {self.num_validation:,} validation and {len(self.test_x):,} "
+            f"test images of {' x '.join(map(str, self.shape))}, {self.num_classes} classes"
+        )
+        if isinstance(self.train_x, Shards):
+            known = int((self.train_y[: self.num_train] >= 0).sum())
+            return f"{rows}, {known:,} training rows with a label, read from {len(self.train_x.files)} files"
+        dropped = 0 if self.kept is None else int((~self.kept).sum())
+        return f"{rows}, values {self.train_x.min()} to {self.train_x.max()}, {dropped} pixels dropped"
+
+
+def build(name: str, arrays: list[np.ndarray], num_validation: int) -> Source:
+    """The data set of its training images and classes and its test images and classes.
+
+    Args:
+        arrays: images [N, ...], classes [N], and the same of the test rows.
+    """
+    shape = arrays[0].shape[1:]
+    train_x, test_x = (x.reshape(len(x), -1) for x in arrays[::2])
+    train_y, test_y = (y.astype(np.int64) for y in arrays[1::2])
+    sha256, num_classes = digest(train_x, train_y, test_x, test_y), int(train_y.max()) + 1
+    return Source(name, train_x, train_y, test_x, test_y, num_validation, num_classes, shape, sha256)
+
+
+def digest(*arrays: np.ndarray) -> str:
+    """The SHA-256 of the arrays' types, shapes and elements, the same on every machine."""
+    total = hashlib.sha256()
+    for array in arrays:
+        array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+        total.update(f"{array.dtype.str}{array.shape}".encode() + array.tobytes())
+    return total.hexdigest()

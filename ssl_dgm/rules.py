@@ -1,0 +1,232 @@
+"""What settings may not be, by themselves and together: refused before anything expensive starts, without torch."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+from ssl_dgm.checks import example, nearest, seconds
+from ssl_dgm.config import WITHOUT_CLASSES, Config, Stage, UserError, first_stage, flatten, is_supervised
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "classifier": ("none", "logistic", "svm", "knn"),
+    "features": ("mean", "sample"),
+    "classify": ("discriminative", "generative"),
+    "condition": ("center",),
+    "selection": ("last", "best_validation"),
+    "data.pixels": ("sampled", "grey"),
+    "budget.precision": ("32", "bf16", "tf32"),
+    "trainer.compile": ("auto", "always", "never"),
+    "trainer.replicas": ("auto", "vmap", "loop"),
+    "logger.name": ("csv", "wandb", "tensorboard"),
+    "logger.mode": ("auto", "online", "offline"),
+    "data.pool": ("train", "train+validation"),
+    "data.order": ("shuffled", "by_class"),
+    "model.likelihood": ("auto", "gaussian", "categorical", "mse"),
+    "model.q_z": ("xy", "x"),
+    "model.q_log_var": ("all", "x"),
+    "network.name": ("mlp", "conv", "figueroa"),
+    "network.activation": ("softplus", "relu", "tanh", "leaky_relu"),
+    "network.init": ("torch", "fan_in", "normal", "glorot"),
+    "network.norm": ("none", "batch", "group"),
+    "objective.kl": ("monte_carlo", "analytic"),
+    "optimizer.name": ("adam", "adam_uncorrected"),
+    "optimizer.schedule": ("constant", "cosine", "step"),
+}
+POSITIVE = (
+    "generative_samples", "prediction_draws", "seeds_at_once", "model.z_dim", "model.a_dim", "model.h_dim",
+    "model.mse_scale", "network.init_sd", "objective.draws",
+    "optimizer.lr", "optimizer.eps", "budget.epochs", "budget.updates_per_epoch", "budget.unlabelled_per_step",
+    "trainer.validate_every", "trainer.checkpoint_every", "trainer.devices", "objective.weight_prior_sd",
+    "objective.neighbours", "objective.temperature", "objective.final_temperature", "optimizer.clip_norm",
+    "optimizer.clip_value", "optimizer.step_epochs", "optimizer.step_factor",
+)  # fmt: skip
+
+NOT_NEGATIVE = (
+    "objective.classification", "objective.labelled", "objective.warm_up_epochs", "objective.free_bits",
+    "objective.latents_weight", "objective.classes_weight", "objective.assignment", "objective.metric",
+    "objective.temperature_epochs", "optimizer.final_lr", "data.min_pixel_sd",
+)  # fmt: skip
+
+
+def check(config: Config) -> None:
+    """Refuses what no data set or device could make valid.
+
+    Raises:
+        UserError: one sentence with the value and the remedy.
+    """
+    seeds = list(config.seeds)
+    if not seeds:
+        raise UserError("seeds=[] names no seed; use seeds=[0] or more")
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"seeds={seeds} repeats a seed; name each once")
+    if min(seeds) < 0:
+        raise UserError(f"seeds={seeds} has a negative seed; use 0, 1, 2, ...")
+    values = dict(flatten(dataclasses.asdict(config)))
+    for key, value in values.items():
+        stem = key.removeprefix("m1.")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{key}={value} is not a finite number; use for example {example(key)}")
+        if stem in CHOICES and value is not None and value not in CHOICES[stem]:
+            raise UserError(f"{key}={value} is unknown; {nearest(str(value), list(CHOICES[stem]))}")
+        if stem in POSITIVE and value is not None and value <= 0:
+            raise UserError(f"{key}={value} is not positive; use for example {example(key)}")
+        if stem in NOT_NEGATIVE and value is not None and value < 0:
+            raise UserError(f"{key}={value} is negative; use for example {example(key)}")
+    for prefix, stage in (("", config), *((("m1.", config.m1),) if config.m1 else ())):
+        hidden, per_step = list(stage.network.hidden), stage.budget.labelled_per_step
+        if not hidden or min(hidden) <= 0:
+            raise UserError(f"{prefix}network.hidden={hidden} is no list of layer sizes; use for example [500]")
+        if not 0 <= stage.objective.class_threshold <= 1:
+            threshold = f"{prefix}objective.class_threshold={stage.objective.class_threshold}"
+            raise UserError(f"{threshold} is no probability; use for example 0.1, or 0 for exact sums over classes")
+        _check_pixels(config, stage, prefix)
+        o = stage.optimizer
+        if o.schedule != "constant" and o.final_lr > o.lr:
+            raise UserError(
+                f"{prefix}optimizer.final_lr={o.final_lr} is above {prefix}optimizer.lr={o.lr}, where the rate "
+                "begins; use a smaller one"
+            )
+        if per_step not in ("share", "all") and (isinstance(per_step, str) or per_step < 1):
+            raise UserError(f"{prefix}budget.labelled_per_step={per_step} is unknown; use share, all or a number")
+    if config.labels < 0:
+        raise UserError(f"labels={config.labels} is not positive; use for example labels=100, or 0 for clusters")
+    _check_classes(config)
+    if (config.condition is None) == (config.model.name == "cvae"):
+        raise UserError(
+            f"condition={config.condition} is not for model={config.model.name}; use model=cvae condition=center, that "
+            "draws images around their centre, or leave it out"
+        )
+    _check_auxiliary(config)
+    _check_q(config)
+    _check_memmap(config)
+    if config.time_limit is not None:
+        seconds(config.time_limit)
+    if config.csv is not None and Path(config.csv).is_dir():
+        raise UserError(f"csv={config.csv} is a folder; name a file in it, for example csv={config.csv}/rows.csv")
+
+
+def _check_classes(config: Config) -> None:
+    """Refuses classes that contradict each other or the number of labels; what the data have is checked with them."""
+    labelled, hidden, extra = config.classes.labelled, config.classes.hidden, config.classes.extra
+    for name, classes in (("labelled", labelled), ("hidden", hidden)):
+        if classes is not None and (len(set(classes)) < len(classes) or min(classes, default=0) < 0):
+            raise UserError(f"classes.{name}={list(classes)} is no list of classes; use for example [0,1,2], each once")
+    if both := sorted({*(labelled or ())} & {*(hidden or ())}):
+        raise UserError(f"class {both[0]} is in classes.labelled and in classes.hidden; leave it out of one")
+    if extra < 0:
+        raise UserError(f"classes.extra={extra} is negative; use 0 or a number of slots")
+    if config.labels and labelled is not None and not labelled:
+        raise UserError(f"classes.labelled=[] labels no class and labels={config.labels}; use labels=0 for clusters")
+    if config.labels == 0 and (labelled or hidden):
+        name = "labelled" if labelled else "hidden"
+        told = f"classes.{name}={list(labelled or hidden or ())}"
+        raise UserError(f"labels=0 labels no class, whatever {told} says; use classes.{name}=null")
+    if config.labels == 0 and is_supervised(config):
+        what = "model=nn" if config.model.name == "nn" else f"model={config.model.name} classifier={config.classifier}"
+        raise UserError(f"labels=0 leaves {what} nothing to learn from; use for example labels=100, or model=m2")
+
+
+def _check_pixels(config: Config, stage: Stage, prefix: str) -> None:
+    """Refuses convolutions where x is no image, and likelihoods that have nothing to be of."""
+    kind, likelihood = stage.network.name, stage.model.likelihood
+    if stage.model.mse_scale is not None and likelihood != "mse":
+        scale = f"{prefix}model.mse_scale={stage.model.mse_scale}"
+        raise UserError(
+            f"{scale} has no use with {prefix}model.likelihood={likelihood}; add {prefix}model.likelihood=mse"
+        )
+    if config.m1 is not None and not prefix:
+        where = f"has no use in stage 2 of {config.model.name}, which sees no pixels"
+        if kind != "mlp":
+            raise UserError(f"network.name={kind} {where}; use network=mlp, and network@m1.network={kind} for stage 1")
+        if likelihood != "auto":
+            raise UserError(f"model.likelihood={likelihood} {where}; use auto, and m1.model.likelihood={likelihood}")
+        return
+    if kind != "mlp" and (config.data.name == "digits" or config.data.min_pixel_sd > 0):
+        small = config.data.name == "digits"
+        why = (
+            "whose 8 x 8 pixels are too few"
+            if small
+            else f"and data.min_pixel_sd={config.data.min_pixel_sd} drops pixels"
+        )
+        remedy = "use network=mlp, or data=mnist" if small else "use data.min_pixel_sd=0, or network=mlp"
+        raise UserError(f"{prefix}network.name={kind} convolves images, {why}; {remedy}")
+    if likelihood == "categorical" and config.data.pixels != "grey":
+        raise UserError(
+            f"{prefix}model.likelihood=categorical is of 256 grey levels, but data.pixels={config.data.pixels} makes "
+            "pixels 0 or 1; add data.pixels=grey"
+        )
+
+
+def _check_auxiliary(config: Config) -> None:
+    """Refuses auxiliary terms where no label can act through them, and where their rows would be apart."""
+    o, name, given = config.objective, config.model.name, _auxiliary(config)
+    if name == "gmvae" and config.labels and not (o.assignment or o.classification):
+        raise UserError(
+            f"labels={config.labels} tells gmvae nothing with objective.assignment=0 and objective.classification=0; "
+            "use objective.assignment=1, or labels=0 for clusters"
+        )
+    if config.m1 is not None and (config.m1.objective.assignment or config.m1.objective.metric):
+        raise UserError("m1.objective.assignment and m1.objective.metric need classes, and M1 has none; use 0 for both")
+    if not (o.assignment or o.metric):
+        return
+    if name in ("m1", "nn", *WITHOUT_CLASSES):
+        raise UserError(f"{given} needs a model with classes, and {name} has none; use 0 for both")
+    if config.labels == 0:
+        raise UserError(f"{given} takes classes from labelled rows, and labels=0; use 0 for both, or labels=100")
+
+
+def _check_q(config: Config) -> None:
+    """Refuses settings of q that the model has no use for."""
+    m, name, threshold = config.model, config.model.name, config.objective.class_threshold
+    if m.q_z != "xy" and name != "m2":
+        raise UserError(f"model.q_z={m.q_z} is of model=m2, and {name} has no use for it; leave it out")
+    if m.q_log_var != "all" and (name not in ("m2", "m1m2") or m.q_z == "x"):
+        what = f"{name} with model.q_z=x" if m.q_z == "x" else name
+        raise UserError(f"model.q_log_var={m.q_log_var} is of m2 and m1m2, and {what} has no use for it; leave it out")
+    if name == "gmvae" and threshold:
+        raise UserError(f"objective.class_threshold={threshold} leaves out classes of a sum, and gmvae has none; use 0")
+
+
+def _auxiliary(config: Config) -> str:
+    return f"objective.assignment={config.objective.assignment} with objective.metric={config.objective.metric}"
+
+
+def _check_memmap(config: Config) -> None:
+    """Refuses what only data in memory can do, and for those what only memmap has a use for."""
+    if config.data.name != "memmap":
+        if config.data.folder is not None:
+            raise UserError(
+                f"data.folder={config.data.folder} is where data=memmap is read from; leave it out, or add data=memmap "
+                f"(data={config.data.name} is looked for in the folder that SSL_DGM_DATA names)"
+            )
+        return
+    for name, value, instead in (("pool", config.data.pool, "train"), ("order", config.data.order, "shuffled")):
+        if value != instead:
+            needs = "rows that are in memory" if name == "pool" else "the class of every row"
+            raise UserError(f"data.{name}={value} needs {needs}, and data=memmap has not; use data.{name}={instead}")
+    # Without a folder it is refused where the folder is looked for.
+    if config.data.folder is not None and (first := first_stage(config)) is not None:
+        what = config.model.name if config.m1 else f"{config.model.name} classifier={config.classifier}"
+        raise UserError(
+            f"model={what} keeps q(z | x) of every row in memory, which data=memmap is too large for; use model=m2, or "
+            f"model={first.model.name} classifier=none"
+        )
+    if config.trainer.devices > 1 and config.network.norm == "batch":
+        raise UserError(
+            f"network.norm=batch needs whole batches, but trainer.devices={config.trainer.devices} shares out those of "
+            "data=memmap; use network.norm=group, or trainer.devices=1"
+        )
+    o = config.objective
+    if config.trainer.devices > 1 and (o.assignment or o.metric or config.model.name == "gmvae"):
+        what = "model=gmvae" if config.model.name == "gmvae" else _auxiliary(config)
+        raise UserError(
+            f"{what} sees labelled and unlabelled rows together, but trainer.devices={config.trainer.devices} shares "
+            "out the batches of data=memmap; use trainer.devices=1"
+        )
+    if config.trainer.devices > 1 and o.free_bits:
+        raise UserError(
+            f"objective.free_bits={o.free_bits} compares the mean cost of a whole batch, but trainer.devices="
+            f"{config.trainer.devices} shares out those of data=memmap; use 0, or trainer.devices=1"
+        )
+    if config.trainer.devices < 1:
+        raise UserError(f"trainer.devices={config.trainer.devices} is not positive; use for example trainer.devices=1")
