@@ -1,5 +1,6 @@
 """A table as texts: every format shows the same ones."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -80,7 +81,7 @@ def _measured(grid: Grid, table: Table, name: str, row: Measured, states: Mappin
         return
     ours = {column: value for column, state in states.items() if (value := _best(table, column, state)) is not None}
     texts = {c: f"{_plain(value, table.digits)} (of {len(values(table, c, states[c]))})" for c, value in ours.items()}
-    _detail(grid, table, f"best by {table.best_by.replace('/', ' ')}", texts)
+    _detail(grid, table, f"best by {re.sub('[/_]', ' ', table.best_by)}", texts)
     if row.published_best:
         _beside(grid, table, row, ", its best", row.published_best, ours, {})
 
@@ -221,7 +222,7 @@ def _caption(table: Table, budget: str, states: Sequence[State]) -> list[str]:
     """What a reader must know to use the numbers."""
     rows = [row for state in states for row in state.rows]
     says = [f"{table.title}, budget={budget}"]
-    drawn = [row["split_seed"] == row["seed"] for row in rows if row["split_sha256"]]
+    drawn = [row["split_seed"] == row["seed"] for row in rows if row["split_sha256"] and row["labels"] != "0"]
     labels = ", each with labels of its own draw" if all(drawn) else ", some of which share their labels"
     labels = labels if drawn else ""
     says.append(f"Here: mean ± sample standard deviation (ddof = 1) over n seeds{labels};")

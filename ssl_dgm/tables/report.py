@@ -119,15 +119,16 @@ def _section(one: Made, results: Path) -> str:
     t, rows = one.table, [row for state in one.states.values() for row in state.rows]
     days = sorted({row["finished"][:10] for row in rows if row["finished"]})
     devices, commits = (sorted({row[name] for row in rows if row[name]}) for name in ("device", "git_commit"))
-    hours = sum(state.seconds for state in one.states.values())
+    seconds = sum(state.seconds for state in one.states.values())
     links = ", ".join(
         f"[{kind}]({one.csv.with_suffix(suffix).relative_to(results).as_posix()})"
         for kind, suffix in (("table", ".md"), ("LaTeX", ".tex"), ("HTML", ".html"), ("rows", ".csv"))
     )
     short = "" if one.budget == "paper" else f" --budget {one.budget}"
     when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}" if days else "unknown"
-    facts = f"{when}; {', '.join(devices)}; {duration(hours)} of training, besides that of M1s; "
-    facts += f"commits {', '.join(commits)}"
+    without = " without that of M1s" if any(cell.first_key for cell in one.states) else ""
+    of_code = f"{'commit' if len(commits) == 1 else 'commits'} {', '.join(commits)}"
+    facts = f"{when}; {', '.join(devices)}; {duration(seconds)} of training{without}; {of_code}"
     parts = [
         f"## {t.source}: {t.title}, budget={one.budget}",
         f"{links}",
