@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from ssl_dgm import records
 from ssl_dgm.config import is_estimator
 from ssl_dgm.files import write_atomic
 from ssl_dgm.tables import cells as cells_of
@@ -27,7 +28,7 @@ tables' files (`reading` in `conf/table/*.yaml`). Every row comes from a run of 
 [docs/protocol.md](../docs/protocol.md). Values are fractions (0.0333 is 3.33 %) or nats per row. `budget=short` is what
 two CPU cores can do; its lengths are beside those of the papers.
 """
-HEADER = ("paper", "what", "test (%)", "here", "published", "length")
+HEADER = ("paper", "what", "on the test rows", "here", "published", "length")
 SAYS = {
     "better": "beats {theirs} by {gap}",
     "worse": "misses {theirs} by {gap}",
@@ -102,12 +103,14 @@ def with_state(text: str, made: Sequence[Made]) -> str:
                 lines[one.table.name, f"{row}@{column}"] = _headline(one, row, column, found)
     body = tabulate(list(lines.values()), HEADER, tablefmt="pipe", disable_numparse=True) if lines else "No rows yet."
     before, after = text.split(BEGIN)[0], text.split(END)[1]
-    return f"{before}{BEGIN}\n{body}\n{END}{after}"
+    return f"{before}{BEGIN}\n\n{body}\n\n{END}{after}"
 
 
 def _headline(one: Made, row: str, column: str, found: Summary) -> tuple[str, ...]:
     t, r = one.table, one.table.rows[row]
-    metric = t.metric_of(column).removeprefix("test/").replace("_", " ")
+    metric = t.metric_of(column).removeprefix("test/").replace("_", " ").replace("nmi", "NMI")
+    unit = records.unit(t.metric_of(column))
+    metric += f" ({unit})" if unit else ""
     theirs = r.published.get(column)
     mark = " (unverified)" if r.unverified else ""
     published = "" if theirs is None else grid.printed(theirs, t.digits) + mark

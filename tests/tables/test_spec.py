@@ -95,7 +95,7 @@ def test_units_and_directions(metric: str, scale: float, lower: bool) -> None:
     assert (spec.scale(metric), spec.lower_is_better(metric)) == (scale, lower)
 
 
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("name", ["maaloe_table1", "willetts_table1"])
 def test_editing_a_row_renames_the_runs_of_that_row_alone(name: str, tmp_path: Path) -> None:
     copy = tmp_path / "copy.yaml"
     shutil.copy(spec.find(name), copy)
