@@ -33,16 +33,16 @@ def build(table: Table, budget: str, cell: Cell, state: State, folder: Path) -> 
     path = _path(cell, seed, folder)
     if row.confusion is None or not path.is_file():
         return None
-    shares = _shares(path)
-    header = ["true class", *map(str, range(len(shares)))]
-    if without_class := any(of[-1] for of in shares):
+    ours = shares(path.read_text())
+    header = ["true class", *map(str, range(len(ours)))]
+    if without_class := any(of[-1] for of in ours):
         header.append("none")
     chosen = f"the best of {len(finished)} seeds by {table.best_by}" if best is not None and len(finished) > 1 else ""
     says = f"Here: seed {seed}{chosen and f', {chosen}'}; slots are attributed to classes by the validation rows."
     title = f"{row.label or cell.row}: shares of every class's test rows by the class of their slot, budget={budget}"
     grid = Grid(f"{table.name}_{cell.row}_confusion", title, tuple(header), caption=[says])
     grid.caption.append(f"Paper: {row.confusion.source or table.source}.")
-    for number, of in enumerate(shares):
+    for number, of in enumerate(ours):
         grid.lines.append(Line("row", str(number), _texts(of if without_class else of[:-1])))
         if theirs := row.confusion.printed.get(str(number)):
             grid.lines.append(Line("detail", "paper", (*_texts(theirs), *[""] * without_class)))
@@ -53,19 +53,19 @@ def _path(cell: Cell, seed: int | str, folder: Path) -> Path:
     return folder / "confusion" / f"{cell.key}-seed-{seed}.csv"
 
 
-def _shares(path: Path) -> list[list[float]]:
-    """[C, C + 1] of a file as `Clusters.to_csv` writes it; the last column is of rows in slots of no class."""
-    _, *lines, last = csv.reader(path.read_text().splitlines())
+def shares(text: str) -> list[list[float]]:
+    """[C, C + 1] of what `Clusters.to_csv` writes: a class's test rows by the class of their slot, the last of none."""
+    _, *lines, last = csv.reader(text.splitlines())
     attributed, num_classes = [int(text) for text in last[1:]], len(lines)
-    shares = []
+    made = []
     for _, *texts in lines:
         counts = [0] * (num_classes + 1)
         for slot_class, text in zip(attributed, texts):
             counts[slot_class] += int(text)  # -1, of no class, is the last
-        shares.append([count / max(1, sum(counts)) for count in counts])
-    return shares
+        made.append([count / max(1, sum(counts)) for count in counts])
+    return made
 
 
-def _texts(shares: Sequence[float]) -> tuple[str, ...]:
+def _texts(values: Sequence[float]) -> tuple[str, ...]:
     """Two significant digits, as the published matrices have."""
-    return tuple(f"{share:.2g}" for share in shares)
+    return tuple(f"{share:.2g}" for share in values)

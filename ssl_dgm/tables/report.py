@@ -85,7 +85,7 @@ def page(made: Sequence[Made], results: Path) -> str:
     """The text of the README.md of the results."""
     parts = [PREFACE, *(_section(one, results) for one in made)]
     reported = {one.table.name for one in made}
-    if without := [f"`{table.name}`" for table in spec.in_order() if table.name not in reported]:
+    if without := [f"`{name}`" for name in spec.names() if name not in reported]:
         parts.append(f"## Without rows\n\nNothing was run yet for {', '.join(without)}.\n")
     files = [*results.glob("*.md"), *results.glob("sweeps/*.md"), *results.glob("benchmark/*.txt")]
     others = [file for file in sorted(files) if file.name != "README.md"]
