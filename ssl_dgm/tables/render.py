@@ -137,11 +137,11 @@ def to_markdown(*grids: "Grid") -> str:
 def _one_in_markdown(grid: "Grid") -> str:
     cells = []
     for line in grid.lines:
-        label = {"row": "**{}**", "section": "*{}*", "detail": "· {}"}[line.kind].format(_in_pipes(line.label))
-        cells.append([label, *map(_in_pipes, line.texts)])
+        label = {"row": "**{}**", "section": "*{}*", "detail": "· {}"}[line.kind].format(in_pipes(line.label))
+        cells.append([label, *map(in_pipes, line.texts)])
     align = ("left", *("right" for _ in grid.header[1:]))
     body = tabulate(
-        cells, headers=[*map(_in_pipes, grid.header)], tablefmt="pipe", disable_numparse=True, colalign=align
+        cells, headers=[*map(in_pipes, grid.header)], tablefmt="pipe", disable_numparse=True, colalign=align
     )
     notes = "".join(f"\n[{k}] {_markdown(note)}\n" for k, note in enumerate(grid.notes, start=1))
     return f"**{_markdown(grid.title)}.** {_markdown(' '.join(grid.caption))}\n\n{body}\n{notes}"
@@ -152,7 +152,8 @@ def _markdown(text: str) -> str:
     return re.sub(r"[\\`*~$]|(?<![^\W_])_|_(?![^\W_])|<(?=[\w/!?])|&(?=#?\w+;)|\](?=[(\[])", r"\\\g<0>", text)
 
 
-def _in_pipes(text: str) -> str:
+def in_pipes(text: str) -> str:
+    """A text as a cell of a pipe table shows it."""
     return _markdown(text).replace("|", "\\|")
 
 

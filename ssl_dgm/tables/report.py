@@ -14,6 +14,7 @@ from ssl_dgm.files import write_atomic
 from ssl_dgm.tables import cells as cells_of
 from ssl_dgm.tables import collect, grid, output, spec
 from ssl_dgm.tables.cells import Cell, State, duration
+from ssl_dgm.tables.render import in_pipes
 from ssl_dgm.tables.spec import Table
 from ssl_dgm.tables.statistics import Summary
 
@@ -111,11 +112,15 @@ def _headline(one: Made, row: str, column: str, found: Summary) -> tuple[str, ..
     metric = t.metric_of(column).removeprefix("test/").replace("_", " ").replace("nmi", "NMI")
     unit = records.unit(t.metric_of(column))
     metric += f" ({unit})" if unit else ""
-    theirs = r.published.get(column)
-    mark = " (unverified)" if r.unverified else ""
-    published = "" if theirs is None else grid.printed(theirs, t.digits) + mark
     here = grid.cell_text(grid.Grid("", "", ()), t, column, one.by_place[row, column])
-    return (t.source, f"{r.label or row}, {one.label(column)}", metric, here, published, _length(one, row, column))
+    return (
+        t.source,
+        in_pipes(f"{r.label or row}, {one.label(column)}"),
+        metric,
+        here,
+        _theirs(t, row, column),
+        _length(one, row, column),
+    )
 
 
 def _section(one: Made, results: Path) -> str:
@@ -129,7 +134,7 @@ def _section(one: Made, results: Path) -> str:
     )
     short = "" if one.budget == "paper" else f" --budget {one.budget}"
     when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}" if days else "unknown"
-    without = " without that of M1s" if any(cell.first_key for cell in one.states) else ""
+    without = ", that of M1s not counted" if any(cell.first_key for cell in one.states) else ""
     of_code = f"{'commit' if len(commits) == 1 else 'commits'} {', '.join(commits)}"
     facts = f"{when}; {', '.join(devices)}; {duration(seconds)} of training{without}; {of_code}"
     parts = [
@@ -153,10 +158,10 @@ def _main_rows(one: Made) -> str:
             continue
         states = [one.by_place.get((name, column)) for column in columns]
         ours = ["" if state is None else grid.cell_text(nothing, t, c, state) for c, state in zip(columns, states)]
-        lines.append([row.label or name, *ours])
-        theirs = [grid.printed(row.published[c], t.digits) if c in row.published else "" for c in columns]
+        lines.append([in_pipes(row.label or name), *ours])
+        theirs = [_theirs(t, name, column) for column in columns]
         lines += [["· paper", *theirs]] if any(theirs) else []
-    header = ["", *(one.label(column) for column in columns)]
+    header = ["", *(in_pipes(one.label(column)) for column in columns)]
     align = ("left", *("right" for _ in columns))
     return tabulate(lines, header, tablefmt="pipe", disable_numparse=True, colalign=align)
 
@@ -166,23 +171,29 @@ def _sentences(one: Made) -> list[str]:
     made = []
     for name, row in one.table.rows.items():
         clauses = []
-        for column, numbers in row.published.items():
+        for column in row.published:
             if found := _found(one, name, column):
-                clauses.append(f"{one.label(column)}: {_reading(one, column, found, numbers, row.unverified)}")
+                clauses.append(f"{one.label(column)}: {_reading(one, name, column, found)}")
         if clauses:
             length = _length(one, name, next(c for c in row.published if (name, c) in one.by_place))
             made.append(f"- **{row.label or name}**{length and f' ({length})'}: {'; '.join(clauses)}.")
     return made
 
 
-def _reading(one: Made, column: str, found: Summary, numbers: Sequence[float], unverified: bool) -> str:
-    digits, theirs = one.table.digits, grid.printed(numbers, one.table.digits)
-    theirs += " (unverified)" if unverified else ""
-    signed = grid.signed(found.mean - numbers[0], digits)
+def _reading(one: Made, row: str, column: str, found: Summary) -> str:
+    numbers, theirs = one.table.rows[row].published[column], _theirs(one.table, row, column)
+    signed = grid.signed(found.mean - numbers[0], one.table.digits)
     verdict = grid.verdict(one.table, column, found, numbers)
     if verdict not in SAYS:
         return f"{verdict}, {signed} from {theirs}"
     return f"{SAYS[verdict].format(theirs=theirs, gap=signed.lstrip(f'+{grid.MINUS}'), signed=signed)}, n = {found.n}"
+
+
+def _theirs(table: Table, row: str, column: str) -> str:
+    """What is published of a cell, as printed; '' where nothing is."""
+    numbers = table.rows[row].published.get(column)
+    mark = " (unverified)" if table.rows[row].unverified else ""
+    return "" if numbers is None else grid.printed(numbers, table.digits) + mark
 
 
 def _length(one: Made, row: str, column: str) -> str:
