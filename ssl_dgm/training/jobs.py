@@ -237,9 +237,10 @@ def save(job: Job, seed: int, metrics: dict[str, float], facts: dict[str, Any]) 
 
 
 def _unlabelled(job: Job, split: splits.Split | None) -> dict[str, Any]:
-    """How many unlabelled rows the training drew on, and in which order; of a classifier, that of its M1."""
+    """How many unlabelled rows the training drew on, and in which order; of a classifier on an M1, that of its M1."""
     if schema.is_estimator(job.config):
-        return {"pool": None, "order": None}
+        learns = job.config.model.name in schema.TRANSDUCTIVE
+        return {"pool": len(split.unlabelled) if split is not None and learns else None, "order": None}
     of_m1 = schema.is_supervised(job.config)
     pool = job.pool if split is None or of_m1 else len(split.unlabelled)
     return {"pool": pool, "order": job.config.data.order}
