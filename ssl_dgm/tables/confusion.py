@@ -37,7 +37,7 @@ def build(table: Table, budget: str, cell: Cell, state: State, folder: Path) -> 
     header = ["true class", *map(str, range(len(ours)))]
     if without_class := any(of[-1] for of in ours):
         header.append("none")
-    chosen = f"the best of {len(finished)} seeds by {table.best_by}" if best is not None and len(finished) > 1 else ""
+    chosen = "" if best is None else f"the best of {len(finished)} seeds by {table.best_by}"
     says = f"Here: seed {seed}{chosen and f', {chosen}'}; slots are attributed to classes by the validation rows."
     title = f"{row.label or cell.row}: shares of every class's test rows by the class of their slot, budget={budget}"
     grid = Grid(f"{table.name}_{cell.row}_confusion", title, tuple(header), caption=[says])

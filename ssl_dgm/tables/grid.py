@@ -169,10 +169,10 @@ def _best(table: Table, column: str, state: State) -> float | None:
 
 
 def best_seed(table: Table, state: State) -> int | None:
-    """The seed with the best validation metric by `best_by`; None where a seed lacks it."""
-    if table.best_by is None:
-        return None
+    """The seed with the best validation metric by `best_by`; None where a seed lacks it, or there is but one."""
     seeds = {int(row["seed"]) for row in state.rows}
+    if table.best_by is None or len(seeds) < 2:
+        return None
     return statistics.best(seeds, collect.values(state.rows, table.best_by), lower_is_better(table.best_by))
 
 
