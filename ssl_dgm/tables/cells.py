@@ -1,6 +1,7 @@
 """The cells of a table: which run each one is, and how far that run has come."""
 
 import dataclasses
+import os
 import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -133,7 +134,11 @@ def _data(data: DataConfig, known: Sequence[Row], read: dict[str, str]) -> tuple
     try:
         sources.check_available(data)
     except UserError as error:
-        return sources.DIGESTS.get(data.name) or next((row["data_sha256"] for row in known), ""), str(error)
+        sentence = str(error)
+        # It stands under tables that are published, where no reader has this machine's folders.
+        for folder, name in ((os.environ.get("SSL_DGM_DATA"), "$SSL_DGM_DATA"), (str(Path.home()), "~")):
+            sentence = sentence.replace(folder, name) if folder else sentence
+        return sources.DIGESTS.get(data.name) or next((row["data_sha256"] for row in known), ""), sentence
     if repr(data) not in read:
         read[repr(data)] = sources.digest_of(data)
     return read[repr(data)], ""
@@ -222,7 +227,8 @@ def status(cells: Sequence[Cell], states: Sequence[State]) -> str:
         seeds = f"{len(cell.config.seeds) - len(state.missing)} of {len(cell.config.seeds)}"
         left = "?" if state.seconds_left is None else duration(state.seconds_left + state.seconds_first)
         left = "" if state.name in DONE_HERE else left
-        lines.append((cell.name, state.name, seeds, left, state.note, cell.key))
+        note = "" if state.name == "no data" else state.note
+        lines.append((cell.name, state.name, seeds, left, note, cell.key))
     counts = Counter(state.name for state in states)
     unfinished = [state for state in states if state.name not in DONE_HERE]
     known = [state.seconds_left for state in unfinished if state.seconds_left is not None]
@@ -232,7 +238,8 @@ def status(cells: Sequence[Cell], states: Sequence[State]) -> str:
         left = duration(sum(known) + sum(firsts.values()))
         total += f"; about {left} of training left in {len(known)} of {len(unfinished)} cells"
     table = tabulate(lines, headers=("cell", "state", "seeds", "left", "", "run"), disable_numparse=True)
-    return f"{table}\n\n{len(cells)} cells: {total}"
+    absent = "".join(f"\nno data: {reason}" for reason in dict.fromkeys(s.note for s in states if s.name == "no data"))
+    return f"{table}\n\n{len(cells)} cells: {total}{absent}"
 
 
 def duration(seconds: float) -> str:
