@@ -144,6 +144,12 @@ class EstimatorConfig:
 
     neighbours: int | None = None  # knn: null is 1; label_spreading: null is 7
     kernel: str = "rbf"  # svm, tsvm: or linear
+    restarts: int = 1  # tsvm: starts, of which the one with the smallest objective is kept
+    # Of the labelled rows: cnn, cae, mtc. Null here and below: the estimator's own number.
+    updates: int | None = None
+    epochs: int | None = None  # cae, mtc: of every layer's pre-training; inception: at most
+    weights: str = "imagenet"  # inception: or random, or the file of a state_dict
+    scaling: str = "imagenet"  # inception: of its inputs; or paper
 
 
 @dataclass
@@ -239,10 +245,10 @@ UNUSED_BY_BARE_M1 = (
 )
 WITHOUT_CLASSES = ("avae", "cvae")
 # Estimators by how they learn: from the labelled rows alone, or from the unlabelled pool too.
-INDUCTIVE = ("nn", "knn", "svm")
-TRANSDUCTIVE = ("label_spreading", "self_training")
+INDUCTIVE = ("nn", "knn", "svm", "cnn", "inception")
+TRANSDUCTIVE = ("tsvm", "cae", "mtc", "label_spreading", "self_training")
 # What may stand on the features of an M1.
-CLASSIFIERS = ("logistic", "knn", "svm", "label_spreading", "self_training")
+CLASSIFIERS = ("logistic", "knn", "svm", "tsvm", "label_spreading", "self_training")
 UNUSED_BY_ESTIMATOR = (
     "objective", "optimizer", "budget", "m1_seed", "classifier", "features", "classify",
     "generative_samples", "prediction_draws", "likelihood_samples", "selection", "network.name", "network.activation",

@@ -20,6 +20,7 @@ from ssl_dgm.config import (
 CHOICES: dict[str, tuple[str, ...]] = {
     "classifier": ("none", *CLASSIFIERS),
     "estimator.kernel": ("rbf", "linear"),
+    "estimator.scaling": ("imagenet", "paper"),
     "features": ("mean", "sample"),
     "classify": ("discriminative", "generative"),
     "condition": ("center",),
@@ -50,6 +51,7 @@ POSITIVE = (
     "trainer.validate_every", "trainer.checkpoint_every", "trainer.devices", "objective.weight_prior_sd",
     "objective.neighbours", "objective.temperature", "objective.final_temperature", "optimizer.clip_norm",
     "optimizer.clip_value", "optimizer.step_epochs", "optimizer.step_factor", "estimator.neighbours",
+    "estimator.restarts", "estimator.updates", "estimator.epochs",
 )  # fmt: skip
 
 NOT_NEGATIVE = (

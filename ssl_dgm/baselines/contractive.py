@@ -91,7 +91,7 @@ class ContractiveAutoEncoder(NeuralClassifier):
         epochs: int = 20,
         batch_size: int = 100,
         learning_rate: float = 1e-3,
-        updates: int = 1500,
+        updates: int = 500,
         tuning_rate: float = 1e-3,
         random_state: Any = None,
         device: str = "cpu",

@@ -90,12 +90,7 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         return torch.Generator(self.device).manual_seed(derived_seed(self.seed_, 0, purpose))
 
     def _minimise(
-        self,
-        loss: Callable[[], Tensor],
-        optimizer: torch.optim.Optimizer,
-        updates: int,
-        what: str = "",
-        floor: float = 0,
+        self, loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer, updates: int, what: str = ""
     ) -> None:
         """Nothing, once there were so many updates by the gradient of `loss()`, called anew for each.
 
@@ -108,14 +103,14 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
         value = None
         for step in tqdm(range(updates), f"{type(self).__name__} {what}".strip(), disable=not self.verbose):
             share = (1 + math.cos(math.pi * step / updates)) / 2
-            for group, rate in zip(optimizer.param_groups, rates):
-                group["lr"] = rate * share
+            for group, first in zip(optimizer.param_groups, rates):
+                group["lr"] = first * share
             optimizer.zero_grad()
             value = loss()
             value.backward()
             optimizer.step()
         if value is not None and not math.isfinite(value.item()):
-            raise UserError(f"the loss of {type(self).__name__} came to {value.item()}; use a smaller learning_rate")
+            raise UserError(f"the loss of {type(self).__name__} came to {value.item()}; use a smaller learning rate")
 
 
 def batches(num_rows: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:

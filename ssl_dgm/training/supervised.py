@@ -46,7 +46,16 @@ def fitted(job: Job, seed: int) -> Any:
     x, _ = _features(job, seed, rows)
     y = np.full(len(rows), estimators.UNLABELLED)
     y[: len(split.labelled)] = job.source.train_y[split.labelled]
-    return estimators.fitted(name, seed, x, y, config)
+    return estimators.fitted(estimators.create(name, seed, config, _image(job), str(job.device)), x, y)
+
+
+def _image(job: Job) -> tuple[int, int, int] | None:
+    """(channels, height, width) of what the estimator sees; None where that is no image."""
+    source = job.source
+    if job.first is not None or source.kept is not None or len(source.shape) < 2:
+        return None
+    height, width, channels = (*source.shape, 1)[:3]
+    return channels, height, width
 
 
 def _features(job: Job, seed: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -93,7 +93,7 @@ def test_rows_outside_0_and_1_are_mapped_there() -> None:
 
 def test_a_loss_that_is_no_number_is_told() -> None:
     x, y = rows()
-    with pytest.raises(UserError, match="use a smaller learning_rate"):
+    with pytest.raises(UserError, match="came to nan; use a smaller learning rate"):
         clone(CNN).set_params(learning_rate=1e30).fit(x, y)
 
 
