@@ -103,8 +103,10 @@ def _metrics(
         else:
             found["validation/error"] = scores.error(validation, y[num_train:])
             found["test/error"] = scores.error(unseen, y_test)
-    if isinstance(test, Pixels):
+    if job.first is None:
         found["test/bound"] = scores.sampled(model, model.bound, test, len(y_test), 1, draw_inputs=True).mean(1)
+        if source.whitening is not None:
+            found["test/bound_pixels"] = found["test/bound"] + source.whitening.log_jacobian
         if config.likelihood_samples:
             samples = config.likelihood_samples
             log_px = scores.sampled(model, model.importance_weighted, test, len(y_test), samples, draw_inputs=True)
@@ -160,7 +162,9 @@ def open_first_stage(job: Job, result: Result) -> FirstStage:
 
 
 def _draw(job: Job, model: DeepGenerativeModel, train: Inputs) -> None:
-    """Samples of the group's first seed."""
+    """Samples of the group's first seed, where they are images."""
+    if not job.source.is_image:
+        return None
     path, title = job.folder / "samples.png", records.model_name(job.config)
     if model.factorisation.conditions:
         last = min(job.source.num_train + figures.STYLES, len(job.source.train_y))
