@@ -142,8 +142,14 @@ class DataConfig:
 class EstimatorConfig:
     """Classifiers that are no deep generative models, on pixels or on M1's features; each has a use for some."""
 
-    neighbours: int = 1  # knn, label_spreading
-    kernel: str = "rbf"  # svm, tsvm, label_spreading (knn too): or linear
+    neighbours: int | None = None  # knn: null is 1; label_spreading: null is 7
+    kernel: str = "rbf"  # svm, tsvm: or linear
+    restarts: int = 1  # tsvm: starts, of which the one with the smallest objective is kept
+    # Of the labelled rows: cnn, cae, mtc. Null here and below: the estimator's own number.
+    updates: int | None = None
+    epochs: int | None = None  # cae, mtc: of every layer's pre-training; inception: at most
+    weights: str = "imagenet"  # inception: or random, or the file of a state_dict
+    scaling: str = "imagenet"  # inception: of its inputs; or paper
 
 
 @dataclass
@@ -238,6 +244,11 @@ UNUSED_BY_BARE_M1 = (
     "prediction_draws",
 )
 WITHOUT_CLASSES = ("avae", "cvae")
+# Estimators by how they learn: from the labelled rows alone, or from the unlabelled pool too.
+INDUCTIVE = ("nn", "knn", "svm", "cnn", "inception")
+TRANSDUCTIVE = ("tsvm", "cae", "mtc", "label_spreading", "self_training")
+# What may stand on the features of an M1.
+CLASSIFIERS = ("logistic", "knn", "svm", "tsvm", "label_spreading", "self_training")
 UNUSED_BY_ESTIMATOR = (
     "objective", "optimizer", "budget", "m1_seed", "classifier", "features", "classify",
     "generative_samples", "prediction_draws", "likelihood_samples", "selection", "network.name", "network.activation",
@@ -268,12 +279,12 @@ def first_stage(config: Config) -> Config | None:
 
 
 def is_estimator(config: Config) -> bool:
-    """Whether the model is fitted by scikit-learn on the labelled rows alone."""
-    return config.model.name == "nn"
+    """Whether the model is a classifier with fit and predict, on pixels, and no deep generative model."""
+    return config.model.name in (*INDUCTIVE, *TRANSDUCTIVE)
 
 
 def is_supervised(config: Config) -> bool:
-    """Whether labelled rows alone fit the classifier: an estimator on pixels, or one on the features of an M1."""
+    """Whether the classifier is an estimator: on pixels, or on the features of an M1."""
     return is_estimator(config) or (config.model.name == "m1" and config.classifier != "none")
 
 
@@ -289,6 +300,7 @@ def departures(config: Config) -> dict[str, Any]:
     unused = NOT_IDENTITY
     unused += () if needs_labels(config) else UNUSED_BY_BARE_M1
     unused += UNUSED_BY_ESTIMATOR if is_estimator(config) else ()
+    unused += () if is_supervised(config) else ("estimator",)
     return {
         name: value
         for name, value in sorted(flatten(dataclasses.asdict(config)))

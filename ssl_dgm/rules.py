@@ -5,10 +5,22 @@ import math
 from pathlib import Path
 
 from ssl_dgm.checks import example, nearest, seconds
-from ssl_dgm.config import WITHOUT_CLASSES, Config, Stage, UserError, first_stage, flatten, is_supervised
+from ssl_dgm.config import (
+    CLASSIFIERS,
+    WITHOUT_CLASSES,
+    Config,
+    Stage,
+    UserError,
+    first_stage,
+    flatten,
+    is_estimator,
+    is_supervised,
+)
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "classifier": ("none", "logistic", "svm", "knn"),
+    "classifier": ("none", *CLASSIFIERS),
+    "estimator.kernel": ("rbf", "linear"),
+    "estimator.scaling": ("imagenet", "paper"),
     "features": ("mean", "sample"),
     "classify": ("discriminative", "generative"),
     "condition": ("center",),
@@ -38,7 +50,8 @@ POSITIVE = (
     "optimizer.lr", "optimizer.eps", "budget.epochs", "budget.updates_per_epoch", "budget.unlabelled_per_step",
     "trainer.validate_every", "trainer.checkpoint_every", "trainer.devices", "objective.weight_prior_sd",
     "objective.neighbours", "objective.temperature", "objective.final_temperature", "optimizer.clip_norm",
-    "optimizer.clip_value", "optimizer.step_epochs", "optimizer.step_factor", "data.pca", "data.side",
+    "optimizer.clip_value", "optimizer.step_epochs", "optimizer.step_factor", "estimator.neighbours",
+    "estimator.restarts", "estimator.updates", "estimator.epochs", "data.pca", "data.side",
 )  # fmt: skip
 
 RESIZED = ("norb", "lfw", "folder")  # data sets that data.side is for
@@ -124,7 +137,8 @@ def _check_classes(config: Config) -> None:
         told = f"classes.{name}={list(labelled or hidden or ())}"
         raise UserError(f"labels=0 labels no class, whatever {told} says; use classes.{name}=null")
     if config.labels == 0 and is_supervised(config):
-        what = "model=nn" if config.model.name == "nn" else f"model={config.model.name} classifier={config.classifier}"
+        on_pixels = is_estimator(config)
+        what = f"model={config.model.name}" + ("" if on_pixels else f" classifier={config.classifier}")
         raise UserError(f"labels=0 leaves {what} nothing to learn from; use for example labels=100, or model=m2")
 
 
@@ -193,7 +207,7 @@ def _check_auxiliary(config: Config) -> None:
         raise UserError("m1.objective.assignment and m1.objective.metric need classes, and M1 has none; use 0 for both")
     if not (o.assignment or o.metric):
         return
-    if name in ("m1", "nn", *WITHOUT_CLASSES):
+    if name == "m1" or is_estimator(config) or name in WITHOUT_CLASSES:
         raise UserError(f"{given} needs a model with classes, and {name} has none; use 0 for both")
     if config.labels == 0:
         raise UserError(f"{given} takes classes from labelled rows, and labels=0; use 0 for both, or labels=100")
