@@ -51,7 +51,8 @@ POSITIVE = (
     "trainer.validate_every", "trainer.checkpoint_every", "trainer.devices", "objective.weight_prior_sd",
     "objective.neighbours", "objective.temperature", "objective.final_temperature", "optimizer.clip_norm",
     "optimizer.clip_value", "optimizer.step_epochs", "optimizer.step_factor", "estimator.neighbours",
-    "estimator.restarts", "estimator.updates", "estimator.epochs", "data.pca", "data.side",
+    "estimator.restarts", "estimator.updates", "estimator.epochs",
+    "data.pca", "data.side",
 )  # fmt: skip
 
 RESIZED = ("norb", "lfw", "folder")  # data sets that data.side is for
