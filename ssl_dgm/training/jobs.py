@@ -24,6 +24,7 @@ from ssl_dgm.probability.convolutions import Image
 from ssl_dgm.training.loggers import Log
 
 Say = Callable[[str], None]
+OF_IMAGES = ("cnn", "inception")  # estimators that look at a pixel's neighbours
 
 
 @dataclass
@@ -117,6 +118,11 @@ def check(config: Config, source: Source) -> None:
     image_of(config, source)
     likelihood = config.model.likelihood
     real = source.real or config.data.pca is not None
+    if config.model.name in OF_IMAGES and (real or not source.is_image):
+        raise UserError(
+            f"model={config.model.name} sees images, and rows of data={source.name} are real numbers"
+            f"{' once they are whitened' if config.data.pca else ''}; use model=nn, or images as they are"
+        )
     if real and likelihood not in ("auto", "gaussian") and not schema.is_estimator(config):
         what = "real numbers" if source.real else "whitened"
         raise UserError(

@@ -52,7 +52,7 @@ def fitted(job: Job, seed: int) -> Any:
 def _image(job: Job) -> tuple[int, int, int] | None:
     """(channels, height, width) of what the estimator sees; None where that is no image."""
     source = job.source
-    if job.first is not None or source.kept is not None or len(source.shape) < 2:
+    if job.first is not None or source.real or source.kept is not None or not source.is_image:
         return None
     height, width, channels = (*source.shape, 1)[:3]
     return channels, height, width
