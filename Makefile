@@ -8,7 +8,7 @@ BUDGET ?= paper
 JOBS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check smoke status clean $(TABLES)
+.PHONY: help install run test check smoke tables report status clean $(TABLES)
 
 help: ## this list
 	@grep -hE '^[a-z0-9_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,8 +39,14 @@ smoke: $(STAMP) ## the main job in seconds, in a temporary folder
 $(TABLES): $(STAMP)
 	$(BIN)/python -m ssl_dgm.table $@ --budget $(BUDGET) --jobs $(JOBS) $(if $(MINUTES),--minutes $(MINUTES))
 
+tables: $(STAMP) ## every table, one after the other, as far as the data on this machine allow: BUDGET= JOBS= MINUTES=
+	$(BIN)/python -m ssl_dgm.table all --budget $(BUDGET) --jobs $(JOBS) $(if $(MINUTES),--minutes $(MINUTES))
+
+report: $(STAMP) ## results/README.md and the results in README.md, of the rows that are there
+	$(BIN)/python -m ssl_dgm.table --report
+
 status: $(STAMP) ## how far the cells of every table are, at BUDGET
-	for table in $(TABLES); do $(BIN)/python -m ssl_dgm.table $$table --budget $(BUDGET) --status || exit; done
+	$(BIN)/python -m ssl_dgm.table all --budget $(BUDGET) --status
 
 clean: ## removes .venv and caches, never runs/ or results/
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis dist build *.egg-info

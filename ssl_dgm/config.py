@@ -61,6 +61,9 @@ class NetworkConfig:
 class ObjectiveConfig:
     """What is maximised, per unlabelled row."""
 
+    algorithm: str = "bound"  # or, of m1 alone, wake_sleep or monte_carlo_em
+    leapfrogs: int = 10  # monte_carlo_em: of one transition of a row's chain
+    updates_per_draw: int = 5  # monte_carlo_em: of the weights after it
     classification: float = 0.1  # R, weight of the mean of log q(y | x)
     labelled: float | None = None  # r, weight of the mean labelled bound; null: N_l / N_u
     draws: int = 1  # M, draws of every latent per row and class
@@ -102,7 +105,8 @@ class BudgetConfig:
     """How long, and how an epoch is cut into updates."""
 
     name: str = "paper"
-    epochs: int = 3000  # an epoch is one pass over the unlabelled pool
+    epochs: int = 3000  # an epoch is one pass over the unlabelled pool, or several:
+    passes: int = 1
     updates_per_epoch: int = 200  # at most; never more than there are labelled rows where labels are split over steps
     unlabelled_per_step: int = 1  # at least: a small pool is cut into fewer updates
     labelled_per_step: int | str = "share"  # share: N_l / updates; all; or a number
@@ -138,6 +142,7 @@ class DataConfig:
     min_pixel_sd: float = 0.0  # pixels whose s.d. over the training images is not above this are dropped
     labelled_in_pool: bool = False  # whether the labelled rows are in the unlabelled pool too
     pool: str = "train"  # or train+validation: the validation rows are unlabelled rows too, as in Maaloe et al. 2016
+    train_rows: int | None = None  # only the first so many training rows; the validation rows stay what they are
     order: str = "shuffled"  # by_class: the leak of a released code, for the experiment that shows it
 
     @property
@@ -150,8 +155,14 @@ class DataConfig:
 class EstimatorConfig:
     """Classifiers that are no deep generative models, on pixels or on M1's features; each has a use for some."""
 
-    neighbours: int = 1  # knn, label_spreading
-    kernel: str = "rbf"  # svm, tsvm, label_spreading (knn too): or linear
+    neighbours: int | None = None  # knn: null is 1; label_spreading: null is 7
+    kernel: str = "rbf"  # svm, tsvm: or linear
+    restarts: int = 1  # tsvm: starts, of which the one with the smallest objective is kept
+    # Of the labelled rows: cnn, cae, mtc. Null here and below: the estimator's own number.
+    updates: int | None = None
+    epochs: int | None = None  # cae, mtc: of every layer's pre-training; inception: at most
+    weights: str = "imagenet"  # inception: or random, or the file of a state_dict
+    scaling: str = "imagenet"  # inception: of its inputs; or paper
 
 
 @dataclass
@@ -216,6 +227,8 @@ class Config(Stage):
     prediction_draws: int = 100  # of what q draws before y, whose class probabilities are averaged at test
     generative_samples: int = 100
     likelihood_samples: int = 0  # importance samples of the test log-likelihood; 0: not estimated
+    likelihood_estimator: str = "q"  # their proposal: the model's q, or hmc: a Gaussian fitted to a chain of every row
+    likelihood_rows: int | None = None  # so many test rows, from the first on; null: all
     selection: str = "last"  # or best_validation
     baseline: str | None = "nn"  # reported beside the model on the same labels
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
@@ -247,9 +260,15 @@ UNUSED_BY_BARE_M1 = (
     "prediction_draws",
 )
 WITHOUT_CLASSES = ("avae", "cvae")
+# Estimators by how they learn: from the labelled rows alone, or from the unlabelled pool too.
+INDUCTIVE = ("nn", "knn", "svm", "cnn", "inception")
+TRANSDUCTIVE = ("tsvm", "cae", "mtc", "label_spreading", "self_training")
+# What may stand on the features of an M1.
+CLASSIFIERS = ("logistic", "knn", "svm", "tsvm", "label_spreading", "self_training")
 UNUSED_BY_ESTIMATOR = (
     "objective", "optimizer", "budget", "m1_seed", "classifier", "features", "classify",
-    "generative_samples", "prediction_draws", "likelihood_samples", "selection", "network.name", "network.activation",
+    "generative_samples", "prediction_draws", "likelihood_samples", "likelihood_estimator",
+    "likelihood_rows", "selection", "network.name", "network.activation",
     "network.init", "network.init_sd", "network.norm", "model.z_dim", "model.a_dim", "model.h_dim", "model.likelihood",
     "model.mse_scale", "model.q_z", "model.q_log_var", "model.min_unit_sd", "classes.extra", "data.order",
 )  # fmt: skip
@@ -270,19 +289,20 @@ def first_stage(config: Config) -> Config | None:
         return None
     source = config.m1 or config
     stage = {f.name: getattr(source, f.name) for f in dataclasses.fields(Stage)}
-    plain = {name: getattr(Config(), name) for name in ("selection", "likelihood_samples", "csv")}
+    of_last = ("selection", "likelihood_samples", "likelihood_estimator", "likelihood_rows", "csv")
+    plain = {name: getattr(Config(), name) for name in of_last}
     return dataclasses.replace(
         config, **stage, **plain, m1=None, classifier="none", seeds=[config.m1_seed], baseline=None
     )
 
 
 def is_estimator(config: Config) -> bool:
-    """Whether the model is fitted by scikit-learn on the labelled rows alone."""
-    return config.model.name == "nn"
+    """Whether the model is a classifier with fit and predict, on pixels, and no deep generative model."""
+    return config.model.name in (*INDUCTIVE, *TRANSDUCTIVE)
 
 
 def is_supervised(config: Config) -> bool:
-    """Whether labelled rows alone fit the classifier: an estimator on pixels, or one on the features of an M1."""
+    """Whether the classifier is an estimator: on pixels, or on the features of an M1."""
     return is_estimator(config) or (config.model.name == "m1" and config.classifier != "none")
 
 
@@ -298,6 +318,7 @@ def departures(config: Config) -> dict[str, Any]:
     unused = NOT_IDENTITY
     unused += () if needs_labels(config) else UNUSED_BY_BARE_M1
     unused += UNUSED_BY_ESTIMATOR if is_estimator(config) else ()
+    unused += () if is_supervised(config) else ("estimator",)
     return {
         name: value
         for name, value in sorted(flatten(dataclasses.asdict(config)))

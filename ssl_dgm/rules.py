@@ -4,14 +4,28 @@ import dataclasses
 import math
 from pathlib import Path
 
+from ssl_dgm import data_rules
 from ssl_dgm.checks import example, nearest, seconds
-from ssl_dgm.config import WITHOUT_CLASSES, Config, Stage, UserError, first_stage, flatten, is_supervised
+from ssl_dgm.config import (
+    CLASSIFIERS,
+    WITHOUT_CLASSES,
+    Config,
+    Stage,
+    UserError,
+    first_stage,
+    flatten,
+    is_estimator,
+    is_supervised,
+)
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "classifier": ("none", "logistic", "svm", "knn"),
+    "classifier": ("none", *CLASSIFIERS),
+    "estimator.kernel": ("rbf", "linear"),
+    "estimator.scaling": ("imagenet", "paper"),
     "features": ("mean", "sample"),
     "classify": ("discriminative", "generative"),
     "condition": ("center",),
+    "likelihood_estimator": ("q", "hmc"),
     "selection": ("last", "best_validation"),
     "data.pixels": ("sampled", "grey"),
     "budget.precision": ("32", "bf16", "tf32"),
@@ -28,8 +42,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "network.activation": ("softplus", "relu", "tanh", "leaky_relu"),
     "network.init": ("torch", "fan_in", "normal", "glorot"),
     "network.norm": ("none", "batch", "group"),
+    "objective.algorithm": ("bound", "wake_sleep", "monte_carlo_em"),
     "objective.kl": ("monte_carlo", "analytic"),
-    "optimizer.name": ("adam", "adam_uncorrected"),
+    "optimizer.name": ("adam", "adam_uncorrected", "adagrad"),
     "optimizer.schedule": ("constant", "cosine", "step"),
 }
 POSITIVE = (
@@ -38,25 +53,17 @@ POSITIVE = (
     "optimizer.lr", "optimizer.eps", "budget.epochs", "budget.updates_per_epoch", "budget.unlabelled_per_step",
     "trainer.validate_every", "trainer.checkpoint_every", "trainer.devices", "objective.weight_prior_sd",
     "objective.neighbours", "objective.temperature", "objective.final_temperature", "optimizer.clip_norm",
-    "optimizer.clip_value", "optimizer.step_epochs", "optimizer.step_factor", "data.pca", "data.side",
-    "data.validation",
+    "optimizer.clip_value", "optimizer.step_epochs", "optimizer.step_factor", "estimator.neighbours",
+    "estimator.restarts", "estimator.updates", "estimator.epochs",
+    "data.pca", "data.side", "data.validation",
+    "budget.passes", "data.train_rows", "objective.leapfrogs", "objective.updates_per_draw", "likelihood_rows",
 )  # fmt: skip
 
-RESIZED = ("norb", "lfw", "folder")  # data sets that data.side is for
 NOT_NEGATIVE = (
     "objective.classification", "objective.labelled", "objective.warm_up_epochs", "objective.free_bits",
     "objective.latents_weight", "objective.classes_weight", "objective.assignment", "objective.metric",
     "objective.temperature_epochs", "optimizer.final_lr", "data.min_pixel_sd",
 )  # fmt: skip
-
-
-OWN = ("npz", "folder", "csv", "memmap")
-# Settings that only some data have a use for.
-USED_BY = {
-    "folder": ("memmap", "folder", "lfw"), "file": ("npz", "csv"), "test_file": ("csv",), "target": ("csv",),
-    "title": OWN, "validation": OWN,
-}  # fmt: skip
-LONGEST_TITLE = 80
 
 
 def check(config: Config) -> None:
@@ -111,8 +118,9 @@ def check(config: Config) -> None:
         )
     _check_auxiliary(config)
     _check_q(config)
-    _check_data(config)
-    _check_images(config)
+    data_rules.check(config)
+    _check_algorithm(config)
+    _check_likelihood(config)
     _check_memmap(config)
     if config.time_limit is not None:
         seconds(config.time_limit)
@@ -137,7 +145,8 @@ def _check_classes(config: Config) -> None:
         told = f"classes.{name}={list(labelled or hidden or ())}"
         raise UserError(f"labels=0 labels no class, whatever {told} says; use classes.{name}=null")
     if config.labels == 0 and is_supervised(config):
-        what = "model=nn" if config.model.name == "nn" else f"model={config.model.name} classifier={config.classifier}"
+        on_pixels = is_estimator(config)
+        what = f"model={config.model.name}" + ("" if on_pixels else f" classifier={config.classifier}")
         raise UserError(f"labels=0 leaves {what} nothing to learn from; use for example labels=100, or model=m2")
 
 
@@ -172,28 +181,6 @@ def _check_pixels(config: Config, stage: Stage, prefix: str) -> None:
         )
 
 
-def _check_images(config: Config) -> None:
-    """Refuses what images are not resized or whitened by, and convolutions of what is no image any more."""
-    data = config.data
-    if data.side is not None and data.name not in RESIZED:
-        raise UserError(
-            f"data.side={data.side} resizes images of {', '.join(RESIZED)}, not of {data.name}; leave it out"
-        )
-    if not data.extra and data.name != "svhn":
-        raise UserError(f"data.extra=false is of data=svhn, and data={data.name} has no extra rows; leave it out")
-    if data.pca is None:
-        return
-    if data.min_pixel_sd > 0:
-        both = f"data.pca={data.pca} with data.min_pixel_sd={data.min_pixel_sd}"
-        raise UserError(f"{both} both leave out what doesn't vary; use data.min_pixel_sd=0")
-    for prefix, stage in (("", config), *((("m1.", config.m1),) if config.m1 else ())):
-        if stage.network.name != "mlp":
-            raise UserError(
-                f"{prefix}network.name={stage.network.name} convolves images, and data.pca={data.pca} makes them "
-                f"uncorrelated numbers without a place; use {prefix}network.name=mlp, or leave data.pca out"
-            )
-
-
 def _check_auxiliary(config: Config) -> None:
     """Refuses auxiliary terms where no label can act through them, and where their rows would be apart."""
     o, name, given = config.objective, config.model.name, _auxiliary(config)
@@ -206,7 +193,7 @@ def _check_auxiliary(config: Config) -> None:
         raise UserError("m1.objective.assignment and m1.objective.metric need classes, and M1 has none; use 0 for both")
     if not (o.assignment or o.metric):
         return
-    if name in ("m1", "nn", *WITHOUT_CLASSES):
+    if name == "m1" or is_estimator(config) or name in WITHOUT_CLASSES:
         raise UserError(f"{given} needs a model with classes, and {name} has none; use 0 for both")
     if config.labels == 0:
         raise UserError(f"{given} takes classes from labelled rows, and labels=0; use 0 for both, or labels=100")
@@ -224,22 +211,49 @@ def _check_q(config: Config) -> None:
         raise UserError(f"objective.class_threshold={threshold} leaves out classes of a sum, and gmvae has none; use 0")
 
 
+def _check_algorithm(config: Config) -> None:
+    """Refuses other algorithms than maximising the bound where they are not defined, and weights of the bound there."""
+    o, name = config.objective, config.model.name
+    if config.m1 is not None and config.m1.objective.algorithm != "bound":
+        algorithm = f"m1.objective.algorithm={config.m1.objective.algorithm}"
+        raise UserError(f"{algorithm} is not for the first stage of {name}; use bound, or model=m1")
+    if o.algorithm == "bound":
+        return
+    if name != "m1":
+        raise UserError(
+            f"objective.algorithm={o.algorithm} is for Gaussian latents without classes, as m1 has, and {name} has "
+            "others; use model=m1, or objective.algorithm=bound"
+        )
+    if config.data.name == "memmap":
+        raise UserError(f"objective.algorithm={o.algorithm} is not for data=memmap; use objective.algorithm=bound")
+    for setting, plain in (("warm_up_epochs", 0.0), ("free_bits", 0.0), ("latents_weight", 1.0)):
+        if (value := getattr(o, setting)) != plain:
+            raise UserError(
+                f"objective.{setting}={value} weighs terms of the bound, which objective.algorithm={o.algorithm} does "
+                f"not maximise; add objective.{setting}={plain:g}"
+            )
+    if o.algorithm == "monte_carlo_em" and o.draws > 1:
+        raise UserError(f"objective.draws={o.draws}, but monte_carlo_em has one chain a row; use objective.draws=1")
+
+
+def _check_likelihood(config: Config) -> None:
+    """Refuses settings of the test likelihood that nothing would read, and a chain's where there is none."""
+    if config.likelihood_samples < 0:
+        raise UserError(f"likelihood_samples={config.likelihood_samples} is negative; use 0 for none, or for example 9")
+    for setting, value, plain in (
+        ("likelihood_estimator", config.likelihood_estimator, "q"), ("likelihood_rows", config.likelihood_rows, None),
+    ):  # fmt: skip
+        if value != plain and not config.likelihood_samples:
+            raise UserError(f"{setting}={value} has no use with likelihood_samples=0; add likelihood_samples=100")
+    if config.likelihood_estimator == "hmc" and config.model.name != "m1":
+        raise UserError(
+            "likelihood_estimator=hmc moves chains of Gaussian latents without classes, as m1 has, and "
+            f"{config.model.name} has others; use likelihood_estimator=q"
+        )
+
+
 def _auxiliary(config: Config) -> str:
     return f"objective.assignment={config.objective.assignment} with objective.metric={config.objective.metric}"
-
-
-def _check_data(config: Config) -> None:
-    """Refuses settings of other data than those that are named, and titles that no line of text could hold."""
-    data, published = config.data, f"data={config.data.name} is looked for in the folder that SSL_DGM_DATA names"
-    for setting, users in USED_BY.items():
-        value = getattr(data, setting)
-        if value is not None and data.name not in users:
-            use = " or ".join(f"data={user}" for user in users)
-            why = f" ({published})" if setting in ("folder", "file") and data.name not in ("npz", "csv", *users) else ""
-            raise UserError(f"data.{setting}={value} is for {use}; leave it out{why}")
-    title = data.title
-    if title is not None and not (title.strip() and title.isprintable() and len(title) <= LONGEST_TITLE):
-        raise UserError(f"data.title={title!r} is no title; use one line of at most {LONGEST_TITLE} characters")
 
 
 def _check_memmap(config: Config) -> None:

@@ -1,4 +1,4 @@
-"""python -m ssl_dgm.table: trains what a table lacks, collects its rows and renders it beside the published numbers."""
+"""python -m ssl_dgm.table: trains what tables lack, and renders their rows beside the published numbers."""
 
 import argparse
 import math
@@ -6,16 +6,14 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from ssl_dgm.config import UserError
-from ssl_dgm.data import sources
-from ssl_dgm.files import write_atomic
 from ssl_dgm.tables import cells as cells_of
-from ssl_dgm.tables import collect, grid, render, schedule, spec
-from ssl_dgm.tables.cells import Cell, State
-from ssl_dgm.tables.collect import Row
+from ssl_dgm.tables import collect, output, report, schedule, spec
+from ssl_dgm.tables.cells import DONE_HERE, STATES, Cell, State
 from ssl_dgm.tables.spec import Table
 
 EPILOG = """\
@@ -23,9 +21,12 @@ EPILOG = """\
   python -m ssl_dgm.table table1 --budget short --jobs 2  what a laptop can do, two cells at a time
   python -m ssl_dgm.table table1 --status                 how far every cell is, and the time left
   python -m ssl_dgm.table table1 --only m1m2@100 --minutes 100
+  python -m ssl_dgm.table all --budget short              every table, one after the other
+  python -m ssl_dgm.table --report                        results/README.md and README.md's state, of the rows there are
 
 What is finished is never trained again; after --minutes, Ctrl-C or a crash the same command continues. The rows go to
-results/<name>.csv (short: results/short/; smoke: <runs>/smoke/), and the table to .md, .tex and .html beside it.
+results/<name>.csv (short: results/short/; smoke: <runs>/smoke/), and the table to .md, .tex and .html beside it. Cells
+whose data are not on this machine say so and what to fetch; the others are trained.
 Exit code: 0, 1 when a cell failed or could not be finished, 2 for a usage error, 130 after Ctrl-C.
 """
 
@@ -55,13 +56,15 @@ def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("python -m ssl_dgm.table", description=__doc__, epilog=EPILOG, formatter_class=raw)
     add = parser.add_argument
-    add("table", help=f"a table of conf/table/ ({', '.join(spec.names())}), or the path of a YAML file like those")
+    names = ", ".join(spec.names())
+    add("tables", nargs="*", metavar="table", help=f"of conf/table/ ({names}), a YAML file like those, or all")
     add("--budget", choices=spec.BUDGETS, default="paper", help="how long every cell is trained (default: paper)")
     what = parser.add_mutually_exclusive_group()
     for flag, text in (
         ("--status", "print how far every cell is, and the time left"),
         ("--dry-run", "print the commands of the cells that are not done"),
         ("--render-only", "collect and render what is there, train nothing"),
+        ("--report", "write results/README.md and the state in README.md, of the rows that are there"),
     ):
         what.add_argument(flag, action="store_true", help=text)
     add("--only", nargs="+", metavar="CELL", default=[], help="train only these rows (m2) or cells (m2@100)")
@@ -100,56 +103,95 @@ def _minutes(text: str) -> float:
 
 def _run(arguments: argparse.Namespace) -> int:
     started = time.monotonic()
-    table = spec.read(spec.find(arguments.table))
     if Path(arguments.runs).exists() and not Path(arguments.runs).is_dir():
         raise UserError(f"--runs {arguments.runs} is no folder; name one")
-    cells = cells_of.cells(table, arguments.budget, arguments.runs)
+    if arguments.report:
+        if arguments.tables:
+            raise UserError(f"--report is of all tables; leave {' '.join(arguments.tables)} out")
+        report.write(arguments.results, say)
+        return 0
+    tables = _tables(arguments)
+    deadline = None if arguments.minutes is None else started + 60 * arguments.minutes
+    codes, summary = [], []
+    for table in tables:
+        if len(tables) > 1 and not arguments.dry_run:
+            say(f"\n{table.name}: {table.title} ({table.source})")
+        try:
+            code, says = _one(table, arguments, deadline)
+        except UserError as error:
+            if len(tables) == 1:
+                raise
+            code, says = 1, f"not made: {error}"
+        codes.append(code)
+        summary.append(f"{table.name + ':':<24}{says}")
+        if code == 130:
+            break
+    if len(tables) > 1 and not arguments.dry_run:
+        say("\n" + "\n".join(summary))
+    if not (arguments.status or arguments.dry_run or arguments.budget == "smoke"):
+        report.write(arguments.results, say)
+    return max(codes)
+
+
+def _tables(arguments: argparse.Namespace) -> list[Table]:
+    if not arguments.tables:
+        raise UserError(f"no table is named; name {', '.join(spec.names())}, or all")
+    if arguments.tables == ["all"]:
+        tables = [table for table in spec.in_order() if arguments.budget in table.seeds]
+    else:
+        tables = [spec.read(spec.find(name)) for name in arguments.tables]
+    if len(tables) > 1 and arguments.only:
+        raise UserError(f"--only {arguments.only[0]} is a cell of one table, and {len(tables)} are named; name one")
+    return tables
+
+
+def _one(table: Table, arguments: argparse.Namespace, deadline: float | None) -> tuple[int, str]:
+    """Carries the command out for one table; returns the exit code and how far its cells are."""
+    csv = output.path(arguments.results, arguments.runs, arguments.budget, table.name)
+    known = collect.read(csv, say)
+    cells = cells_of.cells(table, arguments.budget, arguments.runs, known)
+    others = output.from_elsewhere(arguments.rows, table, cells, say)
     chosen = [cell for cell in cells if _is_chosen(table, cell, arguments.only)]
-    csv = _folder(arguments) / f"{table.name}.csv"
     if arguments.status or arguments.dry_run:
-        known = [*collect.read(csv, say), *_rows(arguments.rows, table, cells)]
-        states = [cells_of.look(table, cell, known, say) for cell in chosen]
+        states = [cells_of.look(table, cell, [*known, *others], say) for cell in chosen]
         say(cells_of.status(chosen, states) if arguments.status else _commands(chosen, states, arguments, table))
-        return 0
-    states = _collect(table, cells, csv, _rows(arguments.rows, table, cells))
-    if arguments.render_only:
-        _write(table, arguments.budget, states, csv, show=True)
-        return 0
+        return 0, _counts(states)
+    states = output.bring(table, cells, csv, say, others)
     stopped = ""
-    if any(states[cell].name != "done" for cell in chosen):
-        for cell in chosen:
-            sources.check_available(cell.config.data)
-        minutes = arguments.minutes
+    if not arguments.render_only and any(states[cell].name not in DONE_HERE for cell in chosen):
+
+        def keep(cell: Cell, state: State) -> None:
+            # After every cell: whoever looks, or a crash, finds the table as far as it is.
+            output.write(table, arguments.budget, output.bring(table, cells, csv, say), csv)
+
         work = schedule.Schedule(
             look=lambda cell: cells_of.look(table, cell, collect.read(csv, say), say),
-            finished=lambda cell, state: _keep(table, arguments.budget, cells, csv),
+            finished=keep,
             say=say,
             jobs=arguments.jobs,
-            deadline=None if minutes is None else started + 60 * minutes,
+            deadline=deadline,
             words=_words(arguments, table),
         )
         work.carry_out(chosen)
-        stopped = work.stopping or ("" if minutes is None else "the time is up")
-        states = _collect(table, cells, csv)
-    _write(table, arguments.budget, states, csv, show=True)
-    return _conclude([(cell, states[cell]) for cell in chosen], stopped)
+        stopped = work.stopping or ("" if deadline is None else "the time is up")
+        states = output.bring(table, cells, csv, say)
+    markdown = output.write(table, arguments.budget, states, csv)
+    say(f"\n{markdown}\nrows      {csv}\ntable     {csv.with_suffix('.md')}, .tex, .html")
+    dirty = sum(row["git_commit"].endswith("-dirty") for state in states.values() for row in state.rows)
+    if dirty:
+        say(f"warning   {dirty} rows come from code with uncommitted changes; such numbers cannot be run again")
+    counts = _counts([states[cell] for cell in chosen])
+    return 0 if arguments.render_only else _conclude([(cell, states[cell]) for cell in chosen], stopped), counts
 
 
 def _is_chosen(table: Table, cell: Cell, only: Sequence[str]) -> bool:
-    names = [f"{row}@{column}" for row in table.rows for column in table.columns] + list(table.rows)
+    names = [f"{row}@{column}" for row in table.rows for column in table.columns_of(row)] + list(table.rows)
     for name in only:
         if name not in names:
             raise UserError(
                 f"--only {name} is no cell of {table.name}; write a row ({', '.join(table.rows)}) or row@column"
             )
-    return not only or cell.name in only or cell.row in only
-
-
-def _folder(arguments: argparse.Namespace) -> Path:
-    """Of the table's files: smoke rows show nothing but that the code works, and stay with the runs."""
-    if arguments.budget == "smoke":
-        return Path(arguments.runs) / "smoke"
-    return arguments.results if arguments.budget == "paper" else arguments.results / arguments.budget
+    return not only or cell.row in only or any(f"{cell.row}@{column}" in only for column in cell.columns)
 
 
 def _words(arguments: argparse.Namespace, table: Table) -> list[str]:
@@ -172,54 +214,18 @@ def _commands(cells: Sequence[Cell], states: Sequence[State], arguments: argpars
     return "\n".join(lines) or "nothing to do: every cell is done"
 
 
-def _rows(paths: Sequence[Path], table: Table, cells: Sequence[Cell]) -> list[Row]:
-    """The rows in other files that are of the cells' runs."""
-    by_hash, found = {cell.config_hash: cell for cell in cells}, []
-    for path in paths:
-        if not path.is_file():
-            raise UserError(f"--rows {path}: there is no such file; name CSV files of rows")
-        for row in collect.read(path, say):
-            if (cell := by_hash.get(row["config_hash"])) is not None:
-                found.append(collect.placed(row, table.name, cell.row, cell.column))
-    return found
-
-
-def _collect(table: Table, cells: Sequence[Cell], csv: Path, others: Sequence[Row] = ()) -> dict[Cell, State]:
-    """Brings the rows of all finished seeds into the CSV; returns how far every cell is."""
-    # Of a seed in both, the table's own row wins.
-    own = collect.read(csv, lambda line: None)
-    listed = {(row["row"], row["column"], row["config_hash"], row["seed"]) for row in own}
-    known = own + [row for row in others if (row["row"], row["column"], row["config_hash"], row["seed"]) not in listed]
-    states = {cell: cells_of.look(table, cell, known, say) for cell in cells}
-    collect.append(csv, [row for state in states.values() for row in state.rows], say)
-    return states
-
-
-def _keep(table: Table, budget: str, cells: Sequence[Cell], csv: Path) -> None:
-    """After every cell: whoever looks, or a crash, finds the table as far as it is."""
-    _write(table, budget, _collect(table, cells, csv), csv, show=False)
-
-
-def _write(table: Table, budget: str, states: Mapping[Cell, State], csv: Path, show: bool) -> None:
-    made = grid.build(table, budget, {(cell.row, cell.column): state for cell, state in states.items()})
-    markdown = render.to_markdown(made)
-    for suffix, text in ((".md", markdown), (".tex", render.to_latex(made)), (".html", render.to_html(made))):
-        path = csv.with_suffix(suffix)
-        if not path.exists() or path.read_bytes() != text.encode():
-            write_atomic(path, text)
-    if not show:
-        return
-    say(f"\n{markdown}\nrows      {csv}\ntable     {csv.with_suffix('.md')}, .tex, .html")
-    dirty = sum(row["git_commit"].endswith("-dirty") for state in states.values() for row in state.rows)
-    if dirty:
-        say(f"warning   {dirty} rows come from code with uncommitted changes; such numbers cannot be run again")
+def _counts(states: Sequence[State]) -> str:
+    found = Counter(state.name for state in states)
+    return ", ".join(f"{found[name]} {name}" for name in STATES if found[name])
 
 
 def _conclude(states: Sequence[tuple[Cell, State]], stopped: str) -> int:
-    unfinished = [(cell, state) for cell, state in states if state.name != "done"]
+    unfinished = [(cell, state) for cell, state in states if state.name not in DONE_HERE]
     failed = [(cell, state) for cell, state in unfinished if state.name == "failed"]
     for cell, state in failed:
         say(f"failed    {cell.name}: {state.note} ({cell.folder})")
+    for reason, number in Counter(state.note for _, state in states if state.name == "no data").items():
+        say(f"no data   {number} cells: {reason}")
     if stopped and unfinished:
         say(f"{stopped}: {len(unfinished)} cells are not done; the same command continues")
     elif len(unfinished) > len(failed):

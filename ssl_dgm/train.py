@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ssl_dgm import checks, records
 from ssl_dgm import compose as composing
 from ssl_dgm import config as schema
-from ssl_dgm.config import Config, ModelConfig, NetworkConfig, Stopped, UserError
+from ssl_dgm.config import Config, EstimatorConfig, ModelConfig, NetworkConfig, Stopped, UserError
 from ssl_dgm.data import sources
 
 if TYPE_CHECKING:
@@ -67,7 +67,12 @@ def baseline_of(config: Config) -> Config | None:
     if config.baseline is None or schema.is_estimator(config) or not schema.needs_labels(config) or not config.labels:
         return None
     return dataclasses.replace(
-        config, model=ModelConfig(name=config.baseline), network=NetworkConfig(), m1=None, baseline=None
+        config,
+        model=ModelConfig(name=config.baseline),
+        network=NetworkConfig(),
+        estimator=EstimatorConfig(),
+        m1=None,
+        baseline=None,
     )
 
 

@@ -15,6 +15,7 @@ from ssl_dgm.train import baseline_of
 CONF = config_folder()
 MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
 BUDGETS = sorted(path.stem for path in (CONF / "budget").glob("*.yaml"))
+ALGORITHMS = ("wake_sleep", "monte_carlo_em")
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 
 
@@ -30,8 +31,9 @@ def test_every_model_composes_with_every_budget(model: str, budget: str) -> None
 @pytest.mark.parametrize("group", ["data", "network", "objective", "optimizer", "trainer"])
 def test_every_option_of_every_group_composes_and_names_itself(group: str) -> None:
     for option in choices()[group]:
-        # Convolutions are refused where there are no images.
-        config = compose([f"{group}={option}", *(["model=m2", "data=mnist"] if group == "network" else [])])
+        # Convolutions are refused where there are no images, algorithms where there are classes.
+        needs = {"network": ["model=m2", "data=mnist"]}.get(group, ["model=m1"] if option in ALGORITHMS else [])
+        config = compose([f"{group}={option}", *needs])
         name = getattr(getattr(config, group), "name", option)
         assert group == "objective" or option.startswith(name)  # mnist_semi_unsupervised is mnist
 
@@ -70,7 +72,7 @@ SAME_RUN = [
 OTHER_RUN = [
     "labels=600", "split_seed=0", "m1_seed=1", "optimizer.lr=1e-3", "m1.optimizer.lr=1e-3", "data.pixels=sampled",
     "selection=best_validation", "budget.precision=bf16", "budget.epochs=7", "data=mnist", "model.z_dim=7",
-    "objective.draws=2",
+    "objective.draws=2", "data.train_rows=500", "budget.passes=2",
 ]  # fmt: skip
 
 
@@ -180,6 +182,18 @@ REFUSED_TOGETHER: list[tuple[str, str]] = [
     ("model=m2 data=memmap trainer.devices=2 objective.free_bits=1", "compares the mean cost of a whole batch"),
     ("model=m2 optimizer.schedule=step optimizer.final_lr=1", "optimizer.final_lr=1.0 is above optimizer.lr="),
     ("model=avae objective.metric=1", "needs a model with classes, and avae has none"),
+    ("model=m2 data.train_rows=50", "labels=100 is more than data.train_rows=50; use fewer labels, or more rows"),
+    ("model=m2 data=memmap data.train_rows=50 labels=10", "data.train_rows=50 is not for data=memmap"),
+    ("model=m2 data.pool=train+validation data.train_rows=500", "is not for data.pool=train+validation; leave one out"),
+    ("model=m2 data=memmap budget.passes=2", "budget.passes=2 shuffles rows anew, and data=memmap does not; use 1"),
+    ("model=m2 objective=wake_sleep", "is for Gaussian latents without classes, as m1 has, and m2 has others"),
+    ("model=m1m2 m1.objective.algorithm=wake_sleep", "is not for the first stage of m1m2; use bound, or model=m1"),
+    ("model=m1 data=memmap classifier=none objective=wake_sleep", "objective.algorithm=wake_sleep is not for data=mem"),
+    ("model=m1 data=mnist objective=wake_sleep", "objective.warm_up_epochs=30.0 weighs terms of the bound, which"),
+    ("model=m1 objective=monte_carlo_em objective.draws=2", "monte_carlo_em has one chain a row; use objective.draws"),
+    ("model=m1 likelihood_estimator=hmc", "likelihood_estimator=hmc has no use with likelihood_samples=0"),
+    ("model=m2 likelihood_samples=9 likelihood_estimator=hmc", "and m2 has others; use likelihood_estimator=q"),
+    ("model=m2 likelihood_samples=-1", "likelihood_samples=-1 is negative"),
     ("model=m2 condition=center", "condition=center is not for model=m2; use model=cvae"),
     ("model=cvae condition=null", "condition=None is not for model=cvae"),
     ("experiment=figueroa_clustering classes.labelled=[1]", "labels=0 labels no class, whatever classes.labelled=[1]"),

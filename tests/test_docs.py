@@ -8,7 +8,7 @@ import pytest
 from ssl_dgm.checks import valid_keys
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("results/*.md")])
 GROUPS = {path.name for path in (ROOT / "conf").iterdir() if path.is_dir()}
 KEYS = set(valid_keys())
 
@@ -18,7 +18,7 @@ def anchor(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(page: Path) -> None:
     text = page.read_text()
     for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", text):
@@ -30,7 +30,7 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert heading in map(anchor, headings), f"{page.name} links to {target}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_settings_and_files_of_settings_exist(page: Path) -> None:
     text = page.read_text()
     for path in re.findall(r"conf/[\w/]+\.yaml", text):

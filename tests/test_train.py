@@ -94,6 +94,17 @@ def test_generative_classification_and_likelihood(command: Command, tmp_path: Pa
     assert metrics["test/error"] < 0.6
 
 
+def test_a_stack_has_a_bound_and_a_likelihood_of_pixels(command: Command, tmp_path: Path) -> None:
+    words = ("model=m1m2", "likelihood_samples=10", "m1.budget.epochs=10", "seeds=[0,1]")
+    assert command(*SMOKE, *words).code == 0
+    (first,) = tmp_path.glob("runs/m1-*/seed-0/result.json")
+    of_m1 = read_json(first)["metrics"]["test/bound"]
+    for path in tmp_path.glob("runs/m1m2-*/seed-*/result.json"):
+        metrics = read_json(path)["metrics"]
+        assert metrics["test/log_likelihood"] > metrics["test/bound"]
+        assert abs(metrics["test/bound"] - of_m1) < 0.2 * abs(of_m1), "both are of the same pixels"
+
+
 def test_best_validation_reports_the_epoch_with_the_lowest_error(command: Command, tmp_path: Path) -> None:
     assert command(*SMOKE, "selection=best_validation", "budget.epochs=8", "seeds=[0,1]").code == 0
     (curve,) = tmp_path.glob("runs/*/group-0-1/metrics.csv")

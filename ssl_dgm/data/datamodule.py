@@ -156,6 +156,7 @@ class SeededDataModule(pl.LightningDataModule):
             if by_class:
                 places = self.targets[self.unlabelled].argsort(dim=1, stable=True)
                 self.unlabelled = self.unlabelled.gather(1, places)
+        self.dealt_per_epoch = self.num_unlabelled * budget.passes
         self.updates, self.labelled_per_step = self._cut(budget)
         self.order = Streams(seeds, "order", home)
         self.draws = Streams(seeds, "inputs", device)
@@ -164,7 +165,7 @@ class SeededDataModule(pl.LightningDataModule):
 
     def _cut(self, budget: BudgetConfig) -> tuple[int, int]:
         """Updates of an epoch, and labelled rows of an update."""
-        updates = min(budget.updates_per_epoch, max(1, self.num_unlabelled // budget.unlabelled_per_step))
+        updates = min(budget.updates_per_epoch, max(1, self.dealt_per_epoch // budget.unlabelled_per_step))
         num_labelled = self.labelled.shape[1]
         if num_labelled == 0:
             return updates, 0
@@ -178,7 +179,7 @@ class SeededDataModule(pl.LightningDataModule):
     @property
     def unlabelled_per_step(self) -> int:
         """B_u; what an epoch's last rows leave over is seen in another epoch, since the order is drawn afresh."""
-        return self.num_unlabelled // self.updates
+        return self.dealt_per_epoch // self.updates
 
     def take(self, rank: int, processes: int) -> None:
         """Makes this the data of one of several processes: batches have the rows of its own part, drawn as in all."""

@@ -67,6 +67,22 @@ class Source:
         """Rows of `train_x` or `test_x` as a model without noise sees them, float32."""
         return x if self.real else x.astype(np.float32) / 255
 
+    def first_rows(self, count: int | None) -> "Source":
+        """The same with only the first `count` training rows before the validation rows; None: all. `sha256` stays.
+
+        Raises:
+            UserError: if there are fewer.
+        """
+        if count is None:
+            return self
+        if count > self.num_train:
+            raise UserError(
+                f"data.train_rows={count} is more than the {self.num_train:,} training rows of {self.name}; use at "
+                f"most {self.num_train}, or null for all"
+            )
+        kept = np.r_[:count, self.num_train : len(self.train_y)]
+        return dataclasses.replace(self, train_x=self.train_x[kept], train_y=self.train_y[kept])
+
     def drop_constant_pixels(self, min_sd: float) -> "Source":
         """The same rows with only the pixels whose s.d. is above `min_sd` (pixels in [0, 1]; real numbers as they are).
 

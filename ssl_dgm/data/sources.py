@@ -32,8 +32,9 @@ def load(data: DataConfig | str) -> Source:
         UserError: for an unknown name, and for a missing, damaged or undownloadable file.
     """
     check_available(data)
-    source, title = _reader(data).read(_settings(data)), _settings(data).title
-    return source if title is None else dataclasses.replace(source, name=title)
+    settings = _settings(data)
+    source = _reader(data).read(settings).first_rows(settings.train_rows)
+    return source if settings.title is None else dataclasses.replace(source, name=settings.title)
 
 
 def preprocessed(source: Source, data: DataConfig) -> Source:

@@ -16,12 +16,13 @@ from torch.func import functional_call
 from torch.optim.lr_scheduler import LRScheduler
 
 from ssl_dgm.config import Stage
-from ssl_dgm.data.datamodule import Batch, Part
+from ssl_dgm.data.datamodule import Batch, Part, SeededDataModule
+from ssl_dgm.models import optimizers
+from ssl_dgm.models.algorithms import Chains
 from ssl_dgm.models.attribution import cluster_error
 from ssl_dgm.models.captured import Captured, make_capturable
 from ssl_dgm.models.compiled import Compiled
 from ssl_dgm.models.objective import Noise, Objective, Shares
-from ssl_dgm.models.optimizers import Adam, AdamUncorrected
 from ssl_dgm.probability import bounds, replicas
 from ssl_dgm.probability.convolutions import Image, Picture, Trunk
 from ssl_dgm.probability.factors import Factorisation, RelaxedCategoricalFactor
@@ -31,7 +32,6 @@ from ssl_dgm.probability.notation import Factors
 from ssl_dgm.probability.randomness import Streams
 
 VALIDATION_DRAWS = 10  # of what q draws before y, at every validation
-OPTIMIZERS = {"adam": Adam, "adam_uncorrected": AdamUncorrected}
 
 
 class DeepGenerativeModel(pl.LightningModule):
@@ -79,7 +79,10 @@ class DeepGenerativeModel(pl.LightningModule):
         self.noise_streams = Streams(self.seeds, "noise")
         self.parts: dict[str, Part] = {}  # of a batch that several processes share
         self.all_losses: Callable[..., dict[str, Tensor]] = partial(self.per_seed, self.losses)  # each [S]
+        self.captures = False
         self.captured: Captured | None = None
+        self.automatic_optimization = self.objective.updates == 1
+        self.chains: Chains | None = None  # of Monte-Carlo EM
         self.terms: dict[str, Tensor] = {}  # of the last update, [S]
         self.free_slots = False  # whether values of y are attributed to classes by the validation rows
         self.scores: list[Tensor] = []  # of the validation rows so far, or the values of y predicted for them, [S, B]
@@ -201,6 +204,8 @@ class DeepGenerativeModel(pl.LightningModule):
         if self.noise_streams.device != self.device:
             self.noise_streams = Streams(self.seeds, "noise", self.device)
         self.noise_streams.begin(self.current_epoch)
+        if self.stage.objective.algorithm == "monte_carlo_em":
+            self.chains = (self.chains or Chains.begun(self)).to(self.device)
         if self.factorisation.relaxed:
             # In place: a captured update reads it where it is.
             cast(RelaxedCategoricalFactor, self.factorisation.q["y"]).temperature.fill_(self.temperature)
@@ -213,9 +218,12 @@ class DeepGenerativeModel(pl.LightningModule):
         noise = self.noise(self.noise_streams, **shapes)
         for group, part in self.parts.items():
             noise[group] = {name: drawn[..., part.rows, :] for name, drawn in noise.get(group, {}).items()}
+        if self.chains is not None:
+            rows = cast(SeededDataModule, self.trainer.datamodule).dealt.unlabelled[batch_idx]  # type: ignore[attr-defined]
+            noise["unlabelled"] = {"z": self.chains.move(self, batch.x_unlabelled, rows, noise)}
         warm_up = torch.full((len(self.seeds),), self.warm_up, device=self.device)
         if not self.automatic_optimization:
-            self._captured_step(batch, noise, warm_up)
+            self._step_by_hand(batch, noise, warm_up)
             return None
         losses = self.all_losses(batch, noise, warm_up)
         self.terms = {name: value.detach() for name, value in losses.items()}
@@ -235,20 +243,24 @@ class DeepGenerativeModel(pl.LightningModule):
             one = Compiled(partial(self._one_seed, self.losses), say)
             self.all_losses = partial(self._over_seeds, one)
 
-    # The same step where it is to be captured as a CUDA graph: Lightning's automatic optimisation can't be.
+    # The same step where it is of several updates, or to be captured as a CUDA graph: Lightning's own can't be.
 
     def capture_updates(self) -> None:
         """From now on runs an update as one CUDA graph, where there is a GPU; before the Trainer is made."""
-        self.automatic_optimization = False
+        self.automatic_optimization, self.captures = False, True
 
-    def _captured_step(self, batch: Batch, noise: dict[str, Noise], warm_up: Tensor) -> None:
+    def _step_by_hand(self, batch: Batch, noise: dict[str, Noise], warm_up: Tensor) -> None:
         optimizer, schedule = self.optimizers(), self.lr_schedulers()
         assert isinstance(optimizer, LightningOptimizer)
-        if self.captured is None:
-            make_capturable(optimizer.optimizer, self.device)
-            self.captured = Captured(partial(self._update, optimizer.optimizer))
-        optimizer._on_before_step()  # counts the update
-        self.terms = self.captured(batch, noise, warm_up)
+        update: Callable[..., dict[str, Tensor]] = partial(self._update, optimizer.optimizer)
+        if self.captures:
+            if self.captured is None:
+                make_capturable(optimizer.optimizer, self.device)
+                self.captured = Captured(update)
+            update = self.captured
+        optimizer._on_before_step()  # counts the step
+        for _ in range(self.objective.updates):
+            self.terms = update(batch, noise, warm_up)
         optimizer._on_after_step()
         if isinstance(schedule, LRScheduler):
             schedule.step()  # type: ignore[call-arg]
@@ -265,25 +277,13 @@ class DeepGenerativeModel(pl.LightningModule):
         return {name: value.detach() for name, value in losses.items()}
 
     def configure_optimizers(self) -> Any:
-        o, sd = self.stage.optimizer, self.stage.objective.weight_prior_sd
-        # log N(w; 0, sd^2), once for the N rows of the data, is an L2 gradient w / (N sd^2) in the loss of one row.
-        decay = 0.0 if sd is None else 1 / ((self.num_labelled + self.num_unlabelled) * sd**2)
-        optimizer = OPTIMIZERS[o.name](
-            self.parameters(), lr=o.lr, betas=(o.beta1, o.beta2), eps=o.eps, weight_decay=decay
-        )
+        o, num_rows = self.stage.optimizer, self.num_labelled + self.num_unlabelled
+        decay = optimizers.decay(self.stage.objective.weight_prior_sd, num_rows)
+        optimizer = optimizers.create(self.parameters(), o, decay)
         if o.schedule == "constant":
             return optimizer
-        total, epochs, end = float(self.trainer.estimated_stepping_batches), self.trainer.max_epochs, o.final_lr / o.lr
-
-        def cosine(step: int) -> float:
-            return end + (1 - end) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
-
-        def steps(step: int) -> float:
-            epoch = step * (epochs or 1) / total
-            return max(end, o.step_factor ** math.floor(epoch / o.step_epochs + 1e-9))
-
-        rate = cosine if o.schedule == "cosine" else steps
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+        total, epochs = float(self.trainer.estimated_stepping_batches), self.trainer.max_epochs or 1
+        schedule = optimizers.scheduled(optimizer, o, total, epochs)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     # Scores of one seed
@@ -338,9 +338,11 @@ class DeepGenerativeModel(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["validation"] = dict(self.validation)
+        checkpoint["chains"] = vars(self.chains) if self.chains else None
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.validation = dict(checkpoint.get("validation", {}))
+        self.chains = Chains(**chains) if (chains := checkpoint.get("chains")) else None
         # What `make_capturable` made of it is not for every device on which the run may be continued.
         for state in checkpoint.get("optimizer_states", ()):
             for group in state["param_groups"]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ssl_dgm.config import ObjectiveConfig
 from ssl_dgm.data.datamodule import Batch
+from ssl_dgm.models import algorithms
 from ssl_dgm.probability import auxiliary, bounds
 from ssl_dgm.probability.bounds import Trace
 from ssl_dgm.probability.distributions import Categorical
@@ -49,9 +50,20 @@ class Objective:
     joint: bool = False
     smaller: bool = False
 
+    @property
+    def updates(self) -> int:
+        """Of the weights, by one batch."""
+        return self.settings.updates_per_draw if self.settings.algorithm == "monte_carlo_em" else 1
+
     def noise_shapes(self, f: Factorisation, num_labelled: int, num_unlabelled: int) -> Groups:
         """Shapes of the noise that `losses` takes, by group of rows and latent."""
         draws = self.settings.draws
+        if self.settings.algorithm == "wake_sleep":
+            own = f.noise_shapes(num_unlabelled, draws)
+            return {"unlabelled": own, "dreams": own | {f.observed: (draws, 1, num_unlabelled, f.p[f.observed].dim)}}
+        if self.settings.algorithm == "monte_carlo_em":
+            decisions = {name: (1, 1, num_unlabelled, 1) for name in f.latents}
+            return {"unlabelled": f.noise_shapes(num_unlabelled), "decisions": decisions}
         if f.relaxed:
             return {"unlabelled": f.noise_shapes(num_labelled + num_unlabelled, draws, relaxed=True)}
         incomplete = "y" in f.q and self.settings.class_threshold > 0
@@ -65,8 +77,13 @@ class Objective:
 
         With y, loss = -(mean U(x) + r mean L(x, y) + R mean log q(y | x)): Kingma et al. 2014, eq. 9, per unlabelled
         row. Without y, the negative mean bound (AEVB, eq. 3). With a relaxed y, the negative mean of its bound over all
-        rows, into which no label enters. From each, the auxiliary terms are taken off.
+        rows, into which no label enters. From each, the auxiliary terms are taken off. Other algorithms than 'bound'
+        have losses of their own (see `algorithms`); of 'monte_carlo_em' the noise is the latents themselves.
         """
+        if self.settings.algorithm == "wake_sleep":
+            return algorithms.wake_sleep(f, batch.x_unlabelled, noise["unlabelled"], noise["dreams"])
+        if self.settings.algorithm == "monte_carlo_em":
+            return algorithms.monte_carlo_em(f, batch.x_unlabelled, noise["unlabelled"])
         if "y" not in f.q:
             t = self._weighted(bounds.trace(f, batch.x_unlabelled, None, noise["unlabelled"], self._analytic(f)), f,
                                warm_up)  # fmt: skip

@@ -29,6 +29,10 @@ class Gaussian:
         """mean + sd * noise, with noise ~ N(0, I) (the reparameterisation of AEVB, section 2.4)."""
         return self.mean + torch.exp(0.5 * self.log_var) * noise
 
+    def sample(self, noise: Tensor) -> Tensor:
+        """As `rsample`."""
+        return self.rsample(noise)
+
     def log_prob(self, x: Tensor) -> Tensor:
         """log N(x; mean, exp(log_var)), [..., D] -> [...]."""
         return -0.5 * (LOG_2PI + self.log_var + (x - self.mean).square() * torch.exp(-self.log_var)).sum(-1)
@@ -53,6 +57,17 @@ class Bernoulli:
     def mean(self) -> Tensor:
         """The probabilities of a 1, in (0, 1)."""
         return torch.sigmoid(self.logits)
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Pixels where the distribution function reaches that of standard-normal `noise`, in 0, 1/trials, ..., 1."""
+        n, uniform, log_odds = self.trials, torch.special.ndtr(noise), self.logits
+        mass = n * F.logsigmoid(-log_odds)  # log P(0 ones), then of one more at a time
+        below, drawn = mass.exp(), torch.zeros_like(uniform)
+        for ones in range(n):
+            drawn = drawn + (uniform > below)
+            mass = mass + log_odds + math.log((n - ones) / (ones + 1))
+            below = below + mass.exp()
+        return drawn / n
 
     def log_prob(self, x: Tensor) -> Tensor:
         """sum_d x log p + (1 - x) log(1 - p), [..., D] -> [...]; of n trials n times that, and log binomial(n, n x)."""
@@ -79,6 +94,11 @@ class Levels:
         levels = torch.linspace(0, 1, self.count, dtype=self.logits.dtype, device=self.logits.device)
         return self.logits.softmax(-1) @ levels
 
+    def sample(self, noise: Tensor) -> Tensor:
+        """Levels where the distribution function reaches that of standard-normal `noise`, [..., D]."""
+        below = self.logits.softmax(-1).cumsum(-1)[..., :-1]
+        return (torch.special.ndtr(noise).unsqueeze(-1) > below).sum(-1).to(below.dtype) / (self.count - 1)
+
     def log_prob(self, x: Tensor) -> Tensor:
         """log p of every pixel's level, summed, [..., D] -> [...]."""
         shape = torch.broadcast_shapes(x.shape, self.logits.shape[:-1])
@@ -97,6 +117,10 @@ class Squared:
     def mean(self) -> Tensor:
         """In (0, 1)."""
         return torch.sigmoid(self.logits)
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """mean + noise / sqrt(2 scale), with noise ~ N(0, I)."""
+        return self.mean + noise / math.sqrt(2 * self.scale)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """-scale sum_d (x - mean)^2 - D/2 log(pi / scale), [..., D] -> [...]."""

@@ -1,7 +1,7 @@
 """The cells of a table: which run each one is, and how far that run has come."""
 
 import dataclasses
-import itertools
+import os
 import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,26 +14,34 @@ from tabulate import tabulate
 from ssl_dgm import config as schema
 from ssl_dgm import records
 from ssl_dgm.compose import compose
-from ssl_dgm.config import Config, UserError
+from ssl_dgm.config import Config, DataConfig, UserError
 from ssl_dgm.data import sources, splits
 from ssl_dgm.tables import collect
 from ssl_dgm.tables.collect import Row
 from ssl_dgm.tables.spec import Table
 
 Say = Callable[[str], None]
-STATES = ("done", "running", "failed", "partial", "stale", "missing")
+STATES = ("done", "running", "failed", "partial", "stale", "missing", "no data")
+DONE_HERE = ("done", "no data")  # nothing that this machine could train
 
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """A row and a column at a budget."""
+    """A run in a table: a row and a column at a budget, and the columns that show other metrics of the same run."""
 
     row: str
-    column: str
+    columns: tuple[str, ...]  # its rows of the CSV are under the first
+    metrics: tuple[str, ...]  # that these show
     words: tuple[str, ...]  # of the command line, without seeds
     config: Config
     key: str
     first_key: str | None  # of the M1 that it builds on
+    absent: str = ""  # why its data can't be read here
+
+    @property
+    def column(self) -> str:
+        """The first of its columns."""
+        return self.columns[0]
 
     @property
     def name(self) -> str:
@@ -64,7 +72,7 @@ class Cell:
 class State:
     """How far a cell is."""
 
-    name: str  # done, running, failed, partial, stale or missing
+    name: str  # one of STATES
     rows: list[Row] = field(default_factory=list)  # of its finished seeds
     missing: list[int] = field(default_factory=list)
     note: str = ""
@@ -80,8 +88,12 @@ class State:
         return max(together, default=0.0) + sum(s for s, updates in spent.values() if updates in ("", "0"))
 
 
-def cells(table: Table, budget: str, runs: str) -> list[Cell]:
-    """The cells of a table in reading order.
+def cells(table: Table, budget: str, runs: str, known: Sequence[Row] = (), only_known: bool = False) -> list[Cell]:
+    """The cells of a table in reading order; columns that show metrics of one run are one cell.
+
+    Args:
+        known: rows of the table's CSV, which tell what data a cell is of that can't be read here.
+        only_known: only cells with rows among these: composing the others takes time.
 
     Raises:
         UserError: for an override that does not compose, with the cell's name.
@@ -89,18 +101,47 @@ def cells(table: Table, budget: str, runs: str) -> list[Cell]:
     if budget not in table.seeds:
         raise UserError(f"budget={budget} has no seeds in {table.name}; there are {', '.join(table.seeds)}")
     seeds = f"seeds=[{','.join(map(str, table.seeds[budget]))}]"
-    made = []
-    for row, column in itertools.product(table.rows, table.columns):
-        words = (*table.base, *table.rows[row].overrides, *table.columns[column].overrides, f"budget={budget}")
-        try:
-            config = _with_published_split(compose([*words, seeds, f"runs={runs}"]))
-            sha256 = sources.digest_of(config.data)
-        except UserError as error:
-            raise UserError(f"cell {row}@{column} of {table.name}: {error}") from error
-        first = schema.first_stage(config)
-        first_key = None if first is None else schema.key(first, sha256)
-        made.append(Cell(row, column, words, config, schema.key(config, sha256), first_key))
+    made, read = [], {}
+    for row in table.rows:
+        shown: dict[tuple[str, ...], list[str]] = {}
+        for column in table.columns_of(row):
+            shown.setdefault(table.words(row, column, budget), []).append(column)
+        for words, columns in shown.items():
+            here = [r for r in known if r["row"] == row and r["column"] in columns]
+            if only_known and not here:
+                continue
+            try:
+                config = _with_published_split(compose([*words, seeds, f"runs={runs}"]))
+                if config.budget.name != budget:
+                    raise UserError(f"its settings are of budget.name={config.budget.name}; shorten them under `at`")
+                sha256, absent = _data(config.data, here, read)
+            except UserError as error:
+                raise UserError(f"cell {row}@{columns[0]} of {table.name}: {error}") from error
+            first = schema.first_stage(config)
+            first_key = None if first is None else schema.key(first, sha256)
+            metrics = tuple(table.metric_of(column) for column in columns)
+            key = schema.key(config, sha256)
+            made.append(Cell(row, tuple(columns), metrics, words, config, key, first_key, absent))
     return made
+
+
+def _data(data: DataConfig, known: Sequence[Row], read: dict[str, str]) -> tuple[str, str]:
+    """The SHA-256 of a run's data, and why they can't be read here; what rows made elsewhere say, where that is so.
+
+    Args:
+        read: the SHA-256 of data that earlier cells have too, by their settings: it may take reading them all.
+    """
+    try:
+        sources.check_available(data)
+    except UserError as error:
+        sentence = str(error)
+        # It stands under tables that are published, where no reader has this machine's folders.
+        for folder, name in ((os.environ.get("SSL_DGM_DATA"), "$SSL_DGM_DATA"), (str(Path.home()), "~")):
+            sentence = sentence.replace(folder, name) if folder else sentence
+        return sources.DIGESTS.get(data.name) or next((row["data_sha256"] for row in known), ""), sentence
+    if repr(data) not in read:
+        read[repr(data)] = sources.digest_of(data)
+    return read[repr(data)], ""
 
 
 def _with_published_split(config: Config) -> Config:
@@ -119,7 +160,7 @@ def look(table: Table, cell: Cell, known: Sequence[Row], say: Say) -> State:
             count as stale.
     """
     seeds = cell.config.seeds
-    here = [row for row in known if (row["row"], row["column"]) == (cell.row, cell.column)]
+    here = [row for row in known if row["row"] == cell.row and row["column"] in cell.columns]
     of_seed: dict[int, list[Row]] = {}
     for row in here:
         if row["config_hash"] == cell.config_hash:
@@ -128,14 +169,16 @@ def look(table: Table, cell: Cell, known: Sequence[Row], say: Say) -> State:
         # A record before the rows of one: a run that was forced replaces what was collected of it.
         if record := records.load(cell.folder, seed, say):
             of_seed[seed] = collect.rows(record, table.name, cell.row, cell.column)
-    measured = [seed for seed in seeds if any(row["metric"] == table.metric for row in of_seed.get(seed, []))]
-    missing = [seed for seed in seeds if seed not in measured]
-    rows = [row for seed in measured for row in of_seed[seed]]
+    lacks = {seed: [m for m in cell.metrics if not collect.values(of_seed.get(seed, ()), m)] for seed in seeds}
+    missing = [seed for seed in seeds if lacks[seed]]
+    rows = [row for seed in seeds if not lacks[seed] for row in of_seed[seed]]
     if not missing:
         return State("done", rows, seconds_left=0.0)
     if without := [seed for seed in missing if seed in of_seed]:
         has = ", ".join(sorted({row["metric"] for row in of_seed[without[0]]}))
-        return State("failed", rows, missing, f"its run has no {table.metric}, only {has}")
+        return State("failed", rows, missing, f"its run has no {lacks[without[0]][0]}, only {has}")
+    if cell.absent:
+        return State("no data", rows, missing, cell.absent)
     progress = records.progress(cell.folder, missing, cell.config.budget.epochs, say)
     note, left = f"epoch {progress.epoch} of {progress.epochs}" if progress.epoch else "", progress.seconds_left
     whole = None if progress.seconds_per_epoch is None else progress.seconds_per_epoch * progress.epochs
@@ -145,7 +188,7 @@ def look(table: Table, cell: Cell, known: Sequence[Row], say: Say) -> State:
     if reason := records.failure(cell.folder):
         return State("failed", rows, missing, reason, None, whole, first_left)
     if rows:
-        note = waits or note or f"{len(measured)} of {len(seeds)} seeds"
+        note = waits or note or f"{len(seeds) - len(missing)} of {len(seeds)} seeds"
         return State("partial", rows, missing, note, left, whole, first_left)
     if here and not progress.epoch:
         return State("stale", [], missing, waits or "its rows are of other settings", None, None, first_left)
@@ -170,7 +213,7 @@ def with_estimates(cells: Sequence[Cell], states: Sequence[State]) -> list[State
             takes.setdefault(cell.row, []).append(seconds)
     return [
         dataclasses.replace(state, seconds_left=statistics.fmean(takes[cell.row]))
-        if state.seconds_left is None and cell.row in takes
+        if state.seconds_left is None and cell.row in takes and state.name not in DONE_HERE
         else state
         for cell, state in zip(cells, states)
     ]
@@ -183,10 +226,11 @@ def status(cells: Sequence[Cell], states: Sequence[State]) -> str:
     for cell, state in zip(cells, states):
         seeds = f"{len(cell.config.seeds) - len(state.missing)} of {len(cell.config.seeds)}"
         left = "?" if state.seconds_left is None else duration(state.seconds_left + state.seconds_first)
-        left = "" if state.name == "done" else left
-        lines.append((cell.name, state.name, seeds, left, state.note, cell.key))
+        left = "" if state.name in DONE_HERE else left
+        note = "" if state.name == "no data" else state.note
+        lines.append((cell.name, state.name, seeds, left, note, cell.key))
     counts = Counter(state.name for state in states)
-    unfinished = [state for state in states if state.name != "done"]
+    unfinished = [state for state in states if state.name not in DONE_HERE]
     known = [state.seconds_left for state in unfinished if state.seconds_left is not None]
     firsts = {cell.first_key: state.seconds_first for cell, state in zip(cells, states)}
     total = ", ".join(f"{counts[name]} {name}" for name in STATES if counts[name])
@@ -194,7 +238,8 @@ def status(cells: Sequence[Cell], states: Sequence[State]) -> str:
         left = duration(sum(known) + sum(firsts.values()))
         total += f"; about {left} of training left in {len(known)} of {len(unfinished)} cells"
     table = tabulate(lines, headers=("cell", "state", "seeds", "left", "", "run"), disable_numparse=True)
-    return f"{table}\n\n{len(cells)} cells: {total}"
+    absent = "".join(f"\nno data: {reason}" for reason in dict.fromkeys(s.note for s in states if s.name == "no data"))
+    return f"{table}\n\n{len(cells)} cells: {total}{absent}"
 
 
 def duration(seconds: float) -> str:

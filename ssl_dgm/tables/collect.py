@@ -36,6 +36,15 @@ def rows(record: Mapping[str, Any], table: str = "", row: str = "", column: str 
     return made
 
 
+def values(rows: Iterable[Row], metric: str) -> dict[int, float]:
+    """The metric by seed; an accuracy that a run doesn't record is one less its error."""
+    rows = list(rows)
+    found = {int(row["seed"]): float(row["value"]) for row in rows if row["metric"] == metric}
+    if found or metric not in ("test/accuracy", "validation/accuracy"):
+        return found
+    return {seed: 1 - error for seed, error in values(rows, metric.replace("accuracy", "error")).items()}
+
+
 def placed(row: Row, table: str, name: str, column: str) -> Row:
     """A row of the same run as one of a table's cell."""
     moved = row | {"table": table, "row": name, "column": column}

@@ -5,7 +5,7 @@ import math
 import re
 import statistics
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment
 from tabulate import tabulate
@@ -63,9 +63,10 @@ HTML_PAGE = """<!DOCTYPE html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
-<title><< grid.title | html >></title>
+<title><< grids[0].title | html >></title>
 <style>
 body { font: 16px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 68rem; padding: 0 1rem; color: #1a1a1a }
+table + table, ol + table { margin-top: 2.5rem }
 table { border-collapse: collapse; border-top: 2px solid; border-bottom: 2px solid; width: 100% }
 th, td { padding: .15rem .7rem; text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums }
 th:first-child, td:first-child { text-align: left }
@@ -80,6 +81,7 @@ ol { color: #555; font-size: .9rem; padding-left: 2rem }
 li { overflow-wrap: anywhere }
 li::marker { content: "[" counter(list-item) "] " }
 </style>
+<% for grid in grids -%>
 <table>
 <caption><b><< grid.title | html >></b><br><< grid.caption | join(" ") | html >></caption>
 <thead><tr><% for text in grid.header %><th scope="col"><< text | html >></th><% endfor %></tr></thead>
@@ -101,6 +103,7 @@ li::marker { content: "[" counter(list-item) "] " }
 <% endfor -%>
 </ol>
 <% endif -%>
+<% endfor -%>
 </html>
 """
 
@@ -126,15 +129,19 @@ def closing_table(lines: Iterable[tuple[str, str, Sequence[float]]]) -> str:
     return tabulate(cells, headers=("model", "metric", "mean ± sd over seeds"), tablefmt="simple")
 
 
-def to_markdown(grid: "Grid") -> str:
-    """A pipe table with its caption above and its notes below."""
+def to_markdown(*grids: "Grid") -> str:
+    """Pipe tables, each with its caption above and its notes below."""
+    return "\n".join(map(_one_in_markdown, grids))
+
+
+def _one_in_markdown(grid: "Grid") -> str:
     cells = []
     for line in grid.lines:
-        label = {"row": "**{}**", "section": "*{}*", "detail": "· {}"}[line.kind].format(_in_pipes(line.label))
-        cells.append([label, *map(_in_pipes, line.texts)])
+        label = {"row": "**{}**", "section": "*{}*", "detail": "· {}"}[line.kind].format(in_pipes(line.label))
+        cells.append([label, *map(in_pipes, line.texts)])
     align = ("left", *("right" for _ in grid.header[1:]))
     body = tabulate(
-        cells, headers=[*map(_in_pipes, grid.header)], tablefmt="pipe", disable_numparse=True, colalign=align
+        cells, headers=[*map(in_pipes, grid.header)], tablefmt="pipe", disable_numparse=True, colalign=align
     )
     notes = "".join(f"\n[{k}] {_markdown(note)}\n" for k, note in enumerate(grid.notes, start=1))
     return f"**{_markdown(grid.title)}.** {_markdown(' '.join(grid.caption))}\n\n{body}\n{notes}"
@@ -145,27 +152,28 @@ def _markdown(text: str) -> str:
     return re.sub(r"[\\`*~$]|(?<![^\W_])_|_(?![^\W_])|<(?=[\w/!?])|&(?=#?\w+;)|\](?=[(\[])", r"\\\g<0>", text)
 
 
-def _in_pipes(text: str) -> str:
+def in_pipes(text: str) -> str:
+    """A text as a cell of a pipe table shows it."""
     return _markdown(text).replace("|", "\\|")
 
 
-def to_latex(grid: "Grid") -> str:
-    """A table environment for booktabs."""
-    return _render(TEX_PAGE, grid)
+def to_latex(*grids: "Grid") -> str:
+    """Table environments for booktabs."""
+    return "\n".join(_render(TEX_PAGE, grid=grid) for grid in grids)
 
 
-def to_html(grid: "Grid") -> str:
+def to_html(*grids: "Grid") -> str:
     """A page of its own."""
-    return _render(HTML_PAGE, grid)
+    return _render(HTML_PAGE, grids=grids)
 
 
-def _render(page: str, grid: "Grid") -> str:
+def _render(page: str, **names: Any) -> str:
     environment = Environment(
         block_start_string="<%", block_end_string="%>", variable_start_string="<<", variable_end_string=">>",
         comment_start_string="<#", comment_end_string="#>",
     )  # fmt: skip
     environment.filters |= {"tex": _tex, "html": html.escape}
-    return environment.from_string(page).render(grid=grid).rstrip() + "\n"
+    return environment.from_string(page).render(**names).rstrip() + "\n"
 
 
 def _tex(text: str) -> str:

@@ -17,7 +17,7 @@ from ssl_dgm import config as schema
 from ssl_dgm import records
 from ssl_dgm.config import UserError
 from ssl_dgm.files import is_locked
-from ssl_dgm.tables.cells import Cell, Say, State, duration
+from ssl_dgm.tables.cells import DONE_HERE, Cell, Say, State, duration
 
 LEAST = 15.0  # seconds: with less time left, no process is started
 POLL = 0.2  # seconds between looks at the processes
@@ -45,7 +45,7 @@ class Schedule:
             UserError: when a run's folder cannot be written to; the processes are then asked to end.
         """
         states = {cell: self.look(cell) for cell in cells}
-        pending = [cell for cell in cells if states[cell].name != "done"]
+        pending = [cell for cell in cells if states[cell].name not in DONE_HERE]
         # Standard error, as all progress bars; nothing where that is a file.
         with self._signals(), tqdm(total=len(pending), unit="cell", disable=None, leave=False) as bar:
             try:

@@ -28,10 +28,19 @@ LOWER_IS_BETTER = ("error", "entropy_y")
 
 @dataclass
 class Column:
-    """A column: what it adds to every row's settings."""
+    """A column: what it adds to every row's settings, and what it shows of the run."""
 
     overrides: list[str] = field(default_factory=list)
     label: str = ""
+    metric: str = ""  # the table's where it names none
+
+
+@dataclass
+class Confusion:
+    """A confusion matrix as a paper prints it: shares of every true class's rows, slots merged into their classes."""
+
+    source: str = ""
+    printed: dict[str, list[float]] = field(default_factory=dict)  # by true class, shares of classes 0, 1, ...
 
 
 @dataclass
@@ -39,9 +48,14 @@ class Measured:
     """A row that is run here."""
 
     overrides: list[str] = field(default_factory=list)
+    columns: dict[str, list[str]] | None = None  # those that it has, and what it adds to them; null: all
+    at: dict[str, list[str]] = field(default_factory=dict)  # what it adds at a budget
     label: str = ""
     published: dict[str, list[float]] = field(default_factory=dict)  # by column: [value] or [value, spread], as printed
+    published_best: dict[str, list[float]] = field(default_factory=dict)  # of the paper's best run
     published_as: str = ""  # the name it has in the paper, where that is another
+    unverified: bool = False  # its published numbers were not found in a text at hand
+    confusion: Confusion | None = None
     note: str = ""
 
 
@@ -62,6 +76,7 @@ class Table:
 
     title: str = MISSING
     source: str = MISSING  # who published the numbers
+    order: int = 100  # among the tables, where several are made or reported
     corner: str = ""  # above the rows' names
     metric: str = "test/error"
     digits: int = 2
@@ -72,17 +87,34 @@ class Table:
     quoted: dict[str, Quoted] = field(default_factory=dict)
     reference: str | None = None  # the row from which the others' paired differences are taken
     best_by: str | None = None  # a validation metric: the paper prints its best run, so the best of ours by it is shown
+    headline: list[str] = field(default_factory=list)  # cells that the README shows
+    reading: dict[str, str] = field(default_factory=dict)  # by budget: what people made of the numbers
     name: str = ""
 
-    @property
-    def scale(self) -> float:
-        """From a record's value to the table's unit: percent for shares, nats otherwise."""
-        return 100.0 if records.unit(self.metric) == "%" else 1.0
+    def metric_of(self, column: str) -> str:
+        """What a column shows."""
+        return self.columns[column].metric or self.metric
 
-    @property
-    def lower_is_better(self) -> bool:
-        """Whether a smaller number wins."""
-        return self.metric.endswith(LOWER_IS_BETTER)
+    def columns_of(self, row: str) -> list[str]:
+        """The columns that a row has, in the table's order."""
+        own = self.rows[row].columns
+        return [column for column in self.columns if own is None or column in own]
+
+    def words(self, row: str, column: str, budget: str) -> tuple[str, ...]:
+        """The overrides of a cell."""
+        r = self.rows[row]
+        own, here = (r.columns or {}).get(column, []), r.at.get(budget, [])
+        return (*self.base, *r.overrides, *self.columns[column].overrides, *own, *here, f"budget={budget}")
+
+
+def scale(metric: str) -> float:
+    """From a record's value to a table's unit: percent for shares, nats otherwise."""
+    return 100.0 if records.unit(metric) == "%" else 1.0
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether a smaller number wins."""
+    return metric.endswith(LOWER_IS_BETTER)
 
 
 def find(name: str) -> Path:
@@ -109,6 +141,11 @@ def names() -> list[str]:
     return compose.choices().get("table", [])
 
 
+def in_order() -> list[Table]:
+    """The tables of conf/table/ as they are made and reported one after the other."""
+    return sorted((read(find(name)) for name in names()), key=lambda table: (table.order, table.name))
+
+
 def read(path: Path) -> Table:
     """The table in a YAML file.
 
@@ -130,7 +167,10 @@ def read(path: Path) -> Table:
 def _as_in_schema(content: Any, printed: bool = False) -> Any:
     """The same content with a text for a column like 100, and a float for a printed number like 82."""
     if isinstance(content, Mapping):
-        return {str(k): _as_in_schema(v, printed or k in ("published", "values")) for k, v in content.items()}
+        return {
+            str(k): _as_in_schema(v, printed or k in ("published", "published_best", "values", "printed"))
+            for k, v in content.items()
+        }
     if isinstance(content, list):
         return [_as_in_schema(value, printed) for value in content]
     return float(content) if printed and isinstance(content, int) else content
@@ -144,24 +184,57 @@ def _check(path: Path, table: Table) -> None:
             raise UserError(f"{path}: seeds.{budget}={list(seeds)} is not usable; list different seeds per budget")
     if table.reference is not None and table.reference not in table.rows:
         raise UserError(f"{path}: reference={table.reference} is no row; {nearest(table.reference, list(table.rows))}")
-    if table.metric not in METRICS:
-        raise UserError(f"{path}: metric={table.metric} is no metric; {nearest(table.metric, list(METRICS))}")
+    for metric in (table.metric, *(column.metric for column in table.columns.values())):
+        if metric and metric not in METRICS:
+            raise UserError(f"{path}: metric={metric} is no metric; {nearest(metric, list(METRICS))}")
     if table.digits < 0:
         raise UserError(f"{path}: digits={table.digits} is negative; use for example 2")
     if table.best_by is not None and table.best_by not in BEST_BY:
         raise UserError(f"{path}: best_by={table.best_by} would choose on the test rows; use validation/error")
     if both := set(table.rows) & set(table.quoted):
         raise UserError(f"{path}: '{both.pop()}' is both a row and a quoted one; rename one")
+    budgets = {"reading": table.reading, **{f"row {name}": row.at for name, row in table.rows.items()}}
+    for where, of in budgets.items():
+        if unknown := [budget for budget in of if budget not in BUDGETS]:
+            raise UserError(f"{path}: {where} names budget {unknown[0]}; there are {', '.join(BUDGETS)}")
+    if strange := [cell for cell in table.headline if not _is_cell(table, cell)]:
+        raise UserError(f"{path}: headline {strange[0]} is no cell; write row@column")
+    _check_numbers(path, table)
+    _check_words(path, table)
+
+
+def _is_cell(table: Table, cell: str) -> bool:
+    row, _, column = cell.rpartition("@")
+    return row in table.rows and column in table.columns_of(row)
+
+
+def _check_numbers(path: Path, table: Table) -> None:
+    known = ", ".join(table.columns)
     for key, row in {**table.rows, **table.quoted}.items():
-        printed = row.published if isinstance(row, Measured) else row.values
-        for column, numbers in printed.items():
-            if column not in table.columns:
-                known = ", ".join(table.columns)
-                raise UserError(f"{path}: row {key} has a number for column {column}; there are {known}")
+        if isinstance(row, Quoted):
+            printed, has = [row.values], list(table.columns)
+        else:
+            if unknown := [column for column in row.columns or () if column not in table.columns]:
+                raise UserError(f"{path}: row {key} has a column {unknown[0]}; there are {known}")
+            printed, has = [row.published, row.published_best], table.columns_of(key)
+        for column, numbers in ((column, numbers) for of in printed for column, numbers in of.items()):
+            if column not in has:
+                raise UserError(f"{path}: row {key} has a number for column {column}; there are {', '.join(has)}")
             if len(numbers) not in (1, 2):
                 raise UserError(f"{path}: row {key}, column {column}: write [value] or [value, spread]")
-    parts = (*table.rows.values(), *table.columns.values())
-    for word in (*table.base, *(word for part in parts for word in part.overrides)):
+    for key, row in table.rows.items():
+        if row.published_best and table.best_by is None:
+            raise UserError(f"{path}: row {key} has published_best; name the metric that picks our best by best_by")
+        printed = {} if row.confusion is None else row.confusion.printed
+        for name, shares in printed.items():
+            if len(shares) != len(printed) or not all(0 <= share <= 1 for share in shares):
+                raise UserError(f"{path}: row {key}, confusion of class {name}: write a share in [0, 1] per class")
+
+
+def _check_words(path: Path, table: Table) -> None:
+    parts = [part.overrides for part in (*table.rows.values(), *table.columns.values())]
+    parts += [words for row in table.rows.values() for words in (*(row.columns or {}).values(), *row.at.values())]
+    for word in (*table.base, *(word for part in parts for word in part)):
         if not isinstance(word, str):
             raise UserError(f"{path}: {word} is no override; write for example labels=100")
         if word.startswith(("seeds=", "budget=", "runs=")):

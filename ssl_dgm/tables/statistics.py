@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from scipy.special import stdtrit
@@ -45,16 +45,16 @@ def paired(ours: Mapping[tuple, float], theirs: Mapping[tuple, float]) -> Summar
     return summarise([ours[pair] - theirs[pair] for pair in ours if pair in theirs])
 
 
-def best(values: Mapping[int, float], validation: Mapping[int, float], lower: bool) -> float | None:
-    """The value of the seed whose validation value is best; of equals, the smallest seed's. None where one lacks it."""
-    if not values or not values.keys() <= validation.keys():
+def best(seeds: Collection[int], validation: Mapping[int, float], lower: bool) -> int | None:
+    """The seed whose validation value is best; of equals, the smallest. None where one lacks it."""
+    if not seeds or not set(seeds) <= validation.keys():
         return None
 
     def cost(seed: int) -> float:
         value = validation[seed] if lower else -validation[seed]
         return math.inf if math.isnan(value) else value  # nan is neither below nor above anything, and would win
 
-    return values[min(sorted(values), key=cost)]
+    return min(sorted(seeds), key=cost)
 
 
 def verdict(summary: Summary, value: float, spread: float | None, lower_is_better: bool) -> str:

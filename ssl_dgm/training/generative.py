@@ -14,7 +14,7 @@ from ssl_dgm import records
 from ssl_dgm.config import Config, UserError
 from ssl_dgm.data.inputs import Inputs, Pixels
 from ssl_dgm.data.shards import Shards
-from ssl_dgm.evaluation import clusters, figures, scores
+from ssl_dgm.evaluation import clusters, figures, likelihood, scores
 from ssl_dgm.evaluation.clusters import Clusters
 from ssl_dgm.files import sha256_of, write_atomic
 from ssl_dgm.models.base import DeepGenerativeModel
@@ -47,7 +47,7 @@ def train(job: Job, seeds: list[int]) -> dict[int, str]:
     epochs = read_curves(group / "metrics.csv")
     facts = {
         "epochs": config.budget.epochs,
-        "updates": config.budget.epochs * data.updates,
+        "updates": config.budget.epochs * data.updates * model.objective.updates,
         "train_seconds": round(sum(row["seconds"] for row in epochs if row["seed"] == seeds[0]), 1),
         "live_units": None if job.first is None else int(job.first.live.sum()),
     }
@@ -104,14 +104,7 @@ def _metrics(
         else:
             found["validation/error"] = scores.error(validation, y[num_train:])
             found["test/error"] = scores.error(unseen, y_test)
-    if job.first is None:
-        found["test/bound"] = scores.sampled(model, model.bound, test, len(y_test), 1, draw_inputs=True).mean(1)
-        if source.whitening is not None:
-            found["test/bound_pixels"] = found["test/bound"] + source.whitening.log_jacobian
-        if config.likelihood_samples:
-            samples = config.likelihood_samples
-            log_px = scores.sampled(model, model.importance_weighted, test, len(y_test), samples, draw_inputs=True)
-            found["test/log_likelihood"] = log_px.mean(1)
+    found |= _densities(job, model, test)
     if not model.has_classes:
         found["validation/bound"] = model.validation["bound"] if model.validation else found["test/bound"]
         live = [
@@ -122,6 +115,27 @@ def _metrics(
         ]
         found["live_units"] = torch.stack(live)
     return {name: [float(v) for v in value] for name, value in found.items()}, of_slots
+
+
+def _densities(job: Job, model: DeepGenerativeModel, test: Inputs) -> dict[str, Tensor]:
+    """The bound on the test rows' log p(x), and an estimate of it where that is asked for, [S] each."""
+    config, num_rows = job.config, len(job.source.test_y)
+    some = min(config.likelihood_rows or num_rows, num_rows)
+    if job.first is not None:
+        _, pixels = inputs(dataclasses.replace(job, first=None))
+        stack = partial(likelihood.of_stack, model, (job.first.model, job.first.live), pixels)
+        bound = stack(num_rows, 1, model.bound)
+        estimate = partial(stack, score=model.importance_weighted)
+    else:
+        bound = scores.sampled(model, model.bound, test, num_rows, 1, draw_inputs=True)
+        by = likelihood.by_chains if config.likelihood_estimator == "hmc" else likelihood.by_q
+        estimate = partial(by, model, test)
+    found = {"test/bound": bound.mean(1)}
+    if job.source.whitening is not None:
+        found["test/bound_pixels"] = found["test/bound"] + job.source.whitening.log_jacobian
+    if config.likelihood_samples:
+        found["test/log_likelihood"] = estimate(some, config.likelihood_samples).mean(1)
+    return found
 
 
 def _clusters(job: Job, validation: Tensor, test: Tensor) -> list[Clusters]:

@@ -24,6 +24,7 @@ from ssl_dgm.probability.convolutions import Image
 from ssl_dgm.training.loggers import Log
 
 Say = Callable[[str], None]
+OF_IMAGES = ("cnn", "inception")  # estimators that look at a pixel's neighbours
 
 
 @dataclass
@@ -117,6 +118,11 @@ def check(config: Config, source: Source) -> None:
     image_of(config, source)
     likelihood = config.model.likelihood
     real = source.real or config.data.pca is not None
+    if config.model.name in OF_IMAGES and (real or not source.is_image):
+        raise UserError(
+            f"model={config.model.name} sees images, and rows of data={source.name} are real numbers"
+            f"{' once they are whitened' if config.data.pca else ''}; use model=nn, or images as they are"
+        )
     if real and likelihood not in ("auto", "gaussian") and not schema.is_estimator(config):
         what = "real numbers" if source.real else "whitened"
         raise UserError(
@@ -267,9 +273,10 @@ def save(job: Job, seed: int, metrics: dict[str, float], facts: dict[str, Any]) 
 
 
 def _unlabelled(job: Job, split: splits.Split | None) -> dict[str, Any]:
-    """How many unlabelled rows the training drew on, and in which order; of a classifier, that of its M1."""
+    """How many unlabelled rows the training drew on, and in which order; of a classifier on an M1, that of its M1."""
     if schema.is_estimator(job.config):
-        return {"pool": None, "order": None}
+        learns = job.config.model.name in schema.TRANSDUCTIVE
+        return {"pool": len(split.unlabelled) if split is not None and learns else None, "order": None}
     of_m1 = schema.is_supervised(job.config)
     pool = job.pool if split is None or of_m1 else len(split.unlabelled)
     return {"pool": pool, "order": job.config.data.order}

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ssl_dgm import config as schema
 from ssl_dgm.baselines import estimators
 from ssl_dgm.data.inputs import Posteriors
 from ssl_dgm.evaluation import clusters
@@ -37,10 +38,24 @@ def fit(job: Job, seeds: list[int]) -> None:
 
 def fitted(job: Job, seed: int) -> Any:
     """The estimator of a seed, fitted to its labelled rows."""
-    config, rows = job.config, job.splits[seed].labelled
+    config, split = job.config, job.splits[seed]
     name = config.model.name if job.first is None else config.classifier
+    rows = split.labelled
+    if name in schema.TRANSDUCTIVE:
+        rows = np.concatenate([rows, np.setdiff1d(split.unlabelled, rows)])
     x, _ = _features(job, seed, rows)
-    return estimators.fitted(name, seed, x, job.source.train_y[rows], config.network.hidden)
+    y = np.full(len(rows), estimators.UNLABELLED)
+    y[: len(split.labelled)] = job.source.train_y[split.labelled]
+    return estimators.fitted(estimators.create(name, seed, config, _image(job), str(job.device)), x, y)
+
+
+def _image(job: Job) -> tuple[int, int, int] | None:
+    """(channels, height, width) of what the estimator sees; None where that is no image."""
+    source = job.source
+    if job.first is not None or source.real or source.kept is not None or not source.is_image:
+        return None
+    height, width, channels = (*source.shape, 1)[:3]
+    return channels, height, width
 
 
 def _features(job: Job, seed: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

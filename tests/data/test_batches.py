@@ -35,13 +35,14 @@ def make(
     per_step: int | str = "share",
     num_validation: int = 4,
     inputs: Inputs | None = None,
+    passes: int = 1,
 ) -> SeededDataModule:
     num_train = num_labelled + num_unlabelled
     targets = torch.arange(num_train + num_validation) % K
     # The grey value of a row's pixels is the row's number: an input tells which row it is.
     numbers = torch.arange(len(targets), dtype=torch.uint8).view(-1, 1).expand(-1, 2)
     splits = [split_of(num_labelled, num_unlabelled, seed) for seed in seeds] if num_labelled else None
-    budget = BudgetConfig(updates_per_epoch=updates, labelled_per_step=per_step)
+    budget = BudgetConfig(passes=passes, updates_per_epoch=updates, labelled_per_step=per_step)
     inputs = inputs or Pixels(numbers, binarise=False)
     return SeededDataModule(inputs, targets, K, splits, num_train, seeds, budget, torch.device("cpu"))
 
@@ -101,6 +102,14 @@ def test_every_row_is_of_its_pool_and_dealt_evenly(size: tuple[int, int, int], p
             assert max(times) == 1
         if per_step == "all":
             assert all(sorted(step) == sorted(split.labelled) for step in rows.labelled[:, s].tolist())
+
+
+def test_an_epoch_of_several_passes_deals_every_row_as_often_in_another_order() -> None:
+    rows = dealt(make(num_unlabelled=12, updates=6, passes=3), 0).unlabelled
+    assert rows.shape == (6, len(SEEDS), 6)
+    first, second, third = rows[:, 0].reshape(3, 12)
+    assert sorted(first.tolist()) == sorted(second.tolist()) == sorted(third.tolist())
+    assert len(set(first.tolist())) == 12 and not torch.equal(first, second)
 
 
 def test_labelled_rows_that_come_again_come_in_another_order() -> None:

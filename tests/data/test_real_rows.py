@@ -73,6 +73,7 @@ def test_a_model_trains_on_them_and_predicts(words: tuple[str, ...]) -> None:
     [
         (("model=m2", "model.likelihood=mse"), "model.likelihood=mse is of pixels, and rows of data=flowers are real"),
         (("model=m1m2", "m1.model.likelihood=mse"), "model.likelihood=mse is of pixels"),
+        (("model=cnn",), "model=cnn sees images, and rows of data=flowers are real numbers; use model=nn"),
         (
             ("model=cvae", "condition=center"),
             "condition=center needs images, but rows of data=flowers are real numbers",

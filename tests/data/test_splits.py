@@ -36,6 +36,21 @@ def same(a: Split, b: Split) -> bool:
     return arrays and rest[0] == rest[1]
 
 
+def test_the_first_rows_keep_the_validation_rows_and_bound_the_split(tmp_path: Path) -> None:
+    whole = synthetic([20, 20])
+    first = whole.first_rows(12)
+    np.testing.assert_array_equal(first.train_x, np.concatenate([whole.train_x[:12], whole.train_x[40:]]))
+    np.testing.assert_array_equal(first.train_y, np.concatenate([whole.train_y[:12], whole.train_y[40:]]))
+    assert (first.num_train, first.num_validation, first.sha256) == (12, 7, whole.sha256)
+    split = draw(first, 4, 0)
+    assert sorted([*split.labelled, *split.unlabelled]) == list(range(12))
+    save(split, tmp_path / "split.json")
+    assert same(load_manifest(tmp_path / "split.json", first), split)
+    assert whole.first_rows(None) is whole
+    with pytest.raises(UserError, match=r"data\.train_rows=41 is more than the 40 training rows of toy; use at most"):
+        whole.first_rows(41)
+
+
 @given(some_sources, seeds, st.integers(1, 3), st.booleans())
 def test_balanced_and_disjoint(source: Source, seed: int, per_class: int, in_pool: bool) -> None:
     k = source.num_classes

@@ -153,10 +153,9 @@ def test_m1m2_on_whitened_images_draws_and_predicts_colours(monkeypatch: pytest.
 @pytest.mark.usefixtures("put_all")
 def test_convolutions_see_the_colours_of_a_pixel_side_by_side(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    words = ("data=svhn", "data.extra=false", "model=m2", "network=conv", "labels=10", "budget=smoke", "model.z_dim=2")
-    fitted = ssl_dgm.fit(
-        *words, "budget.epochs=1", "budget.updates_per_epoch=2", "trainer.progress=false", verbose=False
-    )
+    words = ("data=svhn", "data.extra=false", "model=m1", "classifier=none", "network=conv", "budget=smoke")
+    small = ("model.z_dim=2", "budget.epochs=1", "budget.updates_per_epoch=2", "trainer.progress=false")
+    fitted = ssl_dgm.fit(*words, *small, verbose=False)
     source = sources.load("svhn")
     trunk = next(module for module in fitted.model.modules() if isinstance(module, Trunk))
     assert trunk.image == (3, 32, 32)

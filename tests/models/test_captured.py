@@ -17,6 +17,7 @@ SETTINGS: dict[str, Any] = {
     "plain": {},
     "scheduled and capped": {"optimizer": OptimizerConfig(lr=0.02, schedule="cosine", clip_norm=0.5)},
     "adam_uncorrected": {"optimizer": OptimizerConfig("adam_uncorrected", lr=0.02, schedule="cosine")},
+    "adagrad": {"optimizer": OptimizerConfig("adagrad", lr=0.02, schedule="cosine")},
     "warmed up": {"objective": ObjectiveConfig(warm_up_epochs=2, draws=2)},
     "classes left out": {"objective": ObjectiveConfig(class_threshold=0.2)},
 }

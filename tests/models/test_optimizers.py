@@ -7,10 +7,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ssl_dgm.models.optimizers import Adam, AdamUncorrected
+from ssl_dgm.config import OptimizerConfig
+from ssl_dgm.models.optimizers import Adam, AdamUncorrected, create
 
 SHAPES, STEPS = ((3, 2), (4,)), 7
 SETTINGS = {"lr": 0.03, "betas": (0.8, 0.95), "eps": 1e-4, "weight_decay": 0.1}
+NAMES = ("adam", "adam_uncorrected", "adagrad")
+every_rule = pytest.mark.parametrize("name", NAMES)
+
+
+def optimizer_of(name: str, parameters: Sequence[Tensor], decay: float = 0.1) -> torch.optim.Optimizer:
+    return create(parameters, OptimizerConfig(name, lr=0.03, beta1=0.8, beta2=0.95, eps=1e-4), decay)
 
 
 def numbers(seed: int, *lead: int) -> list[Tensor]:
@@ -52,53 +59,64 @@ def test_adam_without_correction_takes_longer_first_steps() -> None:
     assert first[AdamUncorrected] == pytest.approx((1 - 0.9) / (1 - 0.999) ** 0.5, rel=1e-4)
 
 
-@pytest.mark.parametrize("kind", [Adam, AdamUncorrected])
-def test_one_optimiser_over_a_stack_is_one_per_seed(kind: type[torch.optim.Optimizer]) -> None:
+@every_rule
+def test_one_optimiser_over_a_stack_is_one_per_seed(name: str) -> None:
     stacked = [nn.Parameter(w) for w in numbers(0, 3)]
     singles = [[nn.Parameter(w.detach()[s].clone()) for w in stacked] for s in range(3)]
     gradients = [numbers(10 + step, 3) for step in range(STEPS)]
     for step in gradients:
         for g in step:
             g.mul_(torch.tensor([1e-3, 1.0, 1e3]).view(3, *[1] * (g.dim() - 1)))  # very different seeds
-    run(kind(stacked, **SETTINGS), stacked, gradients)
-    reference = torch.optim.Adam if kind is Adam else kind
+    run(optimizer_of(name, stacked), stacked, gradients)
     for s, single in enumerate(singles):
-        run(reference(single, **SETTINGS), single, [[g[s] for g in step] for step in gradients])
-        for together, alone in zip(stacked, single, strict=True):
-            torch.testing.assert_close(together.detach()[s], alone.detach(), rtol=1e-5, atol=1e-7)
+        alone = torch.optim.Adam(single, **SETTINGS) if name == "adam" else optimizer_of(name, single)
+        run(alone, single, [[g[s] for g in step] for step in gradients])
+        for together, own in zip(stacked, single, strict=True):
+            torch.testing.assert_close(together.detach()[s], own.detach(), rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("kind", [Adam, AdamUncorrected])
-def test_a_seed_that_turns_nan_leaves_the_others_bit_equal(kind: type[torch.optim.Optimizer]) -> None:
+@every_rule
+def test_a_seed_that_turns_nan_leaves_the_others_bit_equal(name: str) -> None:
     outcomes = []
     for value in (0.0, torch.nan):
         stacked = [nn.Parameter(w) for w in numbers(0, 3)]
         gradients = [numbers(10 + step, 3) for step in range(STEPS)]
         for g in gradients[2]:
             g[1] = value
-        run(kind(stacked, **SETTINGS), stacked, gradients)
+        run(optimizer_of(name, stacked), stacked, gradients)
         outcomes.append([w.detach() for w in stacked])
     for healthy, ill in zip(*outcomes, strict=True):
         assert ill[1].isnan().all() and torch.equal(healthy[[0, 2]], ill[[0, 2]])
 
 
-@pytest.mark.parametrize("kind", [Adam, AdamUncorrected])
-def test_a_restored_optimiser_continues_as_if_never_stopped(kind: type[torch.optim.Optimizer]) -> None:
+@every_rule
+def test_a_restored_optimiser_continues_as_if_never_stopped(name: str) -> None:
     gradients = [numbers(10 + step) for step in range(STEPS)]
     whole = [nn.Parameter(w) for w in numbers(0)]
-    run(kind(whole, **SETTINGS), whole, gradients)
+    run(optimizer_of(name, whole), whole, gradients)
     parts = [nn.Parameter(w) for w in numbers(0)]
-    before = kind(parts, **SETTINGS)
+    before = optimizer_of(name, parts)
     run(before, parts, gradients[:3])
-    after = kind(parts, **SETTINGS)
+    after = optimizer_of(name, parts)
     after.load_state_dict(before.state_dict())
     run(after, parts, gradients[3:])
     assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
 
 
-def test_parameters_without_gradient_stay() -> None:
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_adagrad_is_that_of_torch(decay: float) -> None:
+    ours, theirs = ([nn.Parameter(w) for w in numbers(0)] for _ in range(2))
+    gradients = [numbers(10 + step) for step in range(STEPS)]
+    run(optimizer_of("adagrad", ours, decay), ours, gradients)
+    run(torch.optim.Adagrad(theirs, lr=0.03, eps=1e-4, weight_decay=decay), theirs, gradients)
+    for own, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(own.detach(), other.detach(), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["adam_uncorrected", "adagrad"])
+def test_parameters_without_gradient_stay(name: str) -> None:
     moved, still = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
-    optimizer = AdamUncorrected([moved, still], **SETTINGS)
+    optimizer = optimizer_of(name, [moved, still])
     moved.grad = torch.ones(2)
     optimizer.step()
     assert (moved < 1).all() and torch.equal(still, torch.ones(2))

@@ -3,10 +3,12 @@
 import math
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from torch import Tensor
 from torch import distributions as td
 
@@ -201,3 +203,27 @@ def test_several_trials_are_a_binomial() -> None:
     logits, counts = torch.randn(5, 7), torch.randint(0, 17, (5, 7)).float()
     expected = torch.distributions.Binomial(16, logits=logits).log_prob(counts).sum(-1)
     torch.testing.assert_close(Bernoulli(logits, trials=16).log_prob(counts / 16), expected, rtol=1e-4, atol=1e-4)
+
+
+# --- Draws by the distribution function
+
+
+@pytest.mark.parametrize("trials", [1, 16])
+def test_bits_are_drawn_by_their_distribution_function(trials: int) -> None:
+    logits, noise = 2 * normal(0, 500), normal(1, 500)
+    drawn = Bernoulli(logits, trials).sample(noise)
+    exact = stats.binom.ppf(torch.special.ndtr(noise).numpy(), trials, torch.sigmoid(logits).numpy())
+    np.testing.assert_allclose(drawn.numpy() * trials, exact)
+    assert 0.3 < drawn.mean() < 0.7
+
+
+def test_levels_and_squared_errors_are_drawn_from_their_densities() -> None:
+    noise = normal(2, 40_000, 2)
+    levels = Levels(3 * normal(3, 2, 256))
+    torch.testing.assert_close(levels.sample(noise).mean(0), levels.mean, atol=0.01, rtol=0)
+    counts = torch.bincount((levels.sample(noise)[:, 0] * 255).round().long(), minlength=256) / len(noise)
+    torch.testing.assert_close(counts.double(), levels.logits[0].softmax(-1), atol=0.01, rtol=0)
+    squared = Squared(normal(4, 2), 3.0)
+    drawn = squared.sample(noise)
+    torch.testing.assert_close(drawn.mean(0), squared.mean, atol=0.01, rtol=0)
+    torch.testing.assert_close(drawn.var(0), torch.full((2,), 1 / 6).double(), atol=0.01, rtol=0)

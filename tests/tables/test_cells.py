@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from ssl_dgm import config as schema
 from ssl_dgm import records
 from ssl_dgm.files import locked
 from ssl_dgm.tables import collect, spec
@@ -77,6 +78,54 @@ def test_a_run_without_the_tables_metric_fails_with_a_reason(table: spec.Table, 
     save(made["nn"], 0, {"test/bound": -90.0})
     state = look(table, made["nn"], [], print)
     assert (state.name, state.note) == ("failed", "its run has no test/error, only test/bound")
+
+
+def test_a_cell_is_done_when_it_has_what_all_its_columns_show(tmp_path: Path) -> None:
+    text = TABLE.replace("rows:", "  b: {overrides: [labels=20], metric: test/bound}\nrows:").replace(
+        "columns: {a:", "columns:\n  a:"
+    )
+    (tmp_path / "two.yaml").write_text(text.replace("[labels=20]}}", "[labels=20]}"))
+    table = spec.read(tmp_path / "two.yaml")
+    (cell, *_) = cells(table, "smoke", str(tmp_path / "runs"))
+    save(cell, 0, {"test/error": 0.25})
+    assert look(table, cell, [], print).note == "its run has no test/bound, only test/error"
+    save(cell, 0, {"test/error": 0.25, "test/bound": -90.0})
+    save(cell, 1, {"test/error": 0.25, "test/bound": -90.0})
+    assert look(table, cell, [], print).name == "done"
+
+
+ELSEWHERE = """
+title: Elsewhere
+source: nobody
+seeds: {smoke: [0, 1]}
+columns:
+  mnist: {overrides: [data=mnist]}
+  own: {overrides: [data=memmap, data.folder=nowhere]}
+rows: {m2: {overrides: [model=m2]}}
+"""
+
+
+def test_cells_whose_data_are_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_DGM_DATA", str(tmp_path))
+    (tmp_path / "elsewhere.yaml").write_text(ELSEWHERE)
+    table, runs = spec.read(tmp_path / "elsewhere.yaml"), str(tmp_path / "runs")
+    mnist, own = cells(table, "smoke", runs)
+    state = look(table, mnist, [], print)
+    assert (state.name, state.missing) == ("no data", [0, 1])
+    assert "is missing from $SSL_DGM_DATA/MNIST/raw; put it there" in state.note
+    assert str(tmp_path) not in state.note, "a published table names no folder of this machine"
+    assert look(table, own, [], print).note.startswith("data.folder=nowhere is no folder")
+    text = status([mnist, own], [look(table, cell, [], print) for cell in (mnist, own)])
+    assert text.count("put it there") == 1 and "2 cells: 2 no data\nno data: " in text
+    # Rows that were made where the data are say which data the cell is of.
+    key = schema.key(own.config, "ab" * 32)
+    made = [records.new(own.config, key, seed, {"test/error": 0.25}, data_sha256="ab" * 32) for seed in (0, 1)]
+    rows = [row for record in made for row in collect.rows(record, table.name, "m2", "own")]
+    _, own = cells(table, "smoke", runs, rows)
+    assert look(table, own, rows, print).name == "done"
+    assert look(table, own, rows[:1], print).name == "no data", "the seed that lacks can't be trained here"
+    assert len(look(table, own, rows[:1], print).rows) == 1
+    assert [cell.name for cell in cells(table, "smoke", runs, rows, only_known=True)] == ["m2@own"]
 
 
 def test_failed_and_running(table: spec.Table, made: dict[str, Cell]) -> None:

@@ -4,7 +4,7 @@ import multiprocessing
 from pathlib import Path
 from typing import Any
 
-from ssl_dgm.tables.collect import COLUMNS, append, read, rows
+from ssl_dgm.tables.collect import COLUMNS, append, read, rows, values
 from ssl_dgm.tables.render import closing_table, mean_and_spread
 
 # As it was written before there were the columns pool and order.
@@ -26,6 +26,18 @@ def test_a_row_per_metric_with_every_column() -> None:
     assert all(tuple(row) == COLUMNS for row in made)
     assert (made[0]["value"], made[0]["seed"], made[0]["config_hash"]) == ("0.0333", "3", "0123456789")
     assert made[0]["split_seed"] == "", "what a run does not have is empty"
+
+
+def test_an_accuracy_that_is_not_recorded_is_one_less_the_error() -> None:
+    made = rows(record(0)) + rows(record(1, error=0.25))
+    assert values(made, "test/error") == {0: 0.0333, 1: 0.25}
+    assert values(made, "test/accuracy") == {0: 1 - 0.0333, 1: 0.75}
+    assert values(made, "validation/accuracy") == {0: 0.96, 1: 0.96}
+    assert values(made, "test/accuracy_hidden_classes") == {}, "of a part of the classes an error says nothing"
+    recorded = made + [
+        row | {"metric": "test/accuracy", "value": "0.5"} for row in made if row["metric"] == "test/error"
+    ]
+    assert values(recorded, "test/accuracy") == {0: 0.5, 1: 0.5}
 
 
 def test_appending_replaces_the_same_run_and_keeps_the_rest(tmp_path: Path) -> None:

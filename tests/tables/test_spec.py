@@ -49,7 +49,8 @@ def test_every_table_reads_and_is_named_by_its_file(name: str) -> None:
 def test_every_cell_composes_and_is_a_run_of_its_own(name: str, budget: str) -> None:
     table = spec.read(spec.find(name))
     made = cells(table, budget, "elsewhere")
-    assert [(cell.row, cell.column) for cell in made] == [(r, c) for r in table.rows for c in table.columns]
+    shown = {(cell.row, column): metric for cell in made for column, metric in zip(cell.columns, cell.metrics)}
+    assert shown == {(r, c): table.metric_of(c) for r in table.rows for c in table.columns_of(r)}
     assert len({cell.key for cell in made}) == len(made)
     for cell in made:
         assert cell.config.seeds == table.seeds[budget]
@@ -81,14 +82,49 @@ def test_columns_and_numbers_may_be_numbers(tmp_path: Path) -> None:
     assert table.quoted["TSVM"].values == {"b": [6.0]}
 
 
-def test_units_and_directions(tmp_path: Path) -> None:
-    table = spec.read(written(tmp_path, SMALL))
-    assert (table.scale, table.lower_is_better) == (100.0, True)
-    table = spec.read(written(tmp_path, f"{SMALL}metric: test/bound"))
-    assert (table.scale, table.lower_is_better) == (1.0, False)
+MORE = SMALL.replace("nn: {", "nn: {columns: {20: ['network.hidden=[9]']}, at: {smoke: [split_seed=3]}, ").replace(
+    ", b: [6.5]", ""
+)
 
 
-@pytest.mark.parametrize("name", TABLES)
+def test_a_row_may_lack_columns_and_adds_settings_to_a_column_and_at_a_budget(tmp_path: Path) -> None:
+    table = spec.read(written(tmp_path, MORE))
+    assert (table.columns_of("m2"), table.columns_of("nn")) == (["20", "b"], ["20"])
+    made = {cell.name: cell for cell in cells(table, "smoke", "runs")}
+    assert list(made) == ["m2@20", "m2@b", "nn@20"]
+    assert (made["nn@20"].config.network.hidden, made["nn@20"].config.split_seed) == ([9], 3)
+    assert made["m2@20"].config.split_seed is None
+
+
+def test_columns_of_other_metrics_of_a_run_are_one_cell(tmp_path: Path) -> None:
+    text = SMALL.replace("  b:", "  bound: {overrides: [labels=20], metric: test/bound}\n  b:")
+    table = spec.read(written(tmp_path, text))
+    first, second, *_ = cells(table, "smoke", "runs")
+    assert (first.columns, first.metrics) == (("20", "bound"), ("test/error", "test/bound"))
+    assert (first.name, second.name) == ("m2@20", "m2@b")
+
+
+def test_settings_of_another_budget_are_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, SMALL.replace("model=m2]", "model=m2, budget.name=paper]"))
+    with pytest.raises(UserError) as refused:
+        keys(path)
+    assert str(refused.value) == ("cell m2@20 of small: its settings are of budget.name=paper; shorten them under `at`")
+
+
+@pytest.mark.parametrize(
+    ("metric", "scale", "lower"),
+    [
+        ("test/error", 100.0, True),
+        ("test/bound", 1.0, False),
+        ("test/nmi", 100.0, False),
+        ("test/entropy_y", 1.0, True),
+    ],
+)
+def test_units_and_directions(metric: str, scale: float, lower: bool) -> None:
+    assert (spec.scale(metric), spec.lower_is_better(metric)) == (scale, lower)
+
+
+@pytest.mark.parametrize("name", ["maaloe_table1", "willetts_table1"])
 def test_editing_a_row_renames_the_runs_of_that_row_alone(name: str, tmp_path: Path) -> None:
     copy = tmp_path / "copy.yaml"
     shutil.copy(spec.find(name), copy)
@@ -130,6 +166,15 @@ REFUSED: list[tuple[str, str, str]] = [
     ("{b: [6]}", "{c: [6]}", "row TSVM has a number for column c; there are 20, b"),
     ("[7, 1]", "[7, 1, 3]", "row nn, column 20: write [value] or [value, spread]"),
     ("[7, 1]", "[]", "row nn, column 20: write [value] or [value, spread]"),
+    ("{overrides: [labels=50]}", "{metric: test/eror}", "metric=test/eror is no metric; the nearest is test/error"),
+    ("nn: {", "nn: {columns: {c: []}, ", "row nn has a column c; there are 20, b"),
+    ("nn: {", "nn: {columns: {b: []}, ", "row nn has a number for column 20; there are b"),
+    ("nn: {", "nn: {at: {long: []}, ", "row nn names budget long; there are paper, short, smoke"),
+    ("nn: {", "nn: {published_best: {b: [6]}, ", "row nn has published_best; name the metric that picks our best"),
+    ("nn: {", "nn: {confusion: {printed: {0: [1.5]}}, ", "confusion of class 0: write a share in [0, 1] per class"),
+    ("nn: {", "nn: {at: {smoke: [seeds=3]}, ", "'seeds=3' is set by the command; leave it out of the table"),
+    ("base:", "headline: [nn@c]\nbase:", "headline nn@c is no cell; write row@column"),
+    ("base:", "reading: {long: Well}\nbase:", "reading names budget long; there are paper, short, smoke"),
     ("data=digits", "data: digits", "{'data': 'digits'} is no override; write for example labels=100"),
     ("data=digits", "seeds=3", "'seeds=3' is set by the command; leave it out of the table"),
     ("model=m2", "budget=paper", "'budget=paper' is set by the command"),

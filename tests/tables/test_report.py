@@ -1,0 +1,98 @@
+"""The pages of results: made of rows alone, and the committed ones are what the committed rows make."""
+
+from pathlib import Path
+
+import pytest
+
+from ssl_dgm import records
+from ssl_dgm.tables import collect, report, spec
+from ssl_dgm.tables.cells import cells
+
+ROOT = Path(__file__).parents[2]
+NAME, ROW, COLUMN = "maaloe_table1", "sdgm", "mnist"  # 1.32 ± 0.07 are published
+
+
+def add(results: Path, budget: str, errors: list[float], key: str | None = None) -> None:
+    """Rows of so many seeds to the CSV of the table at a budget."""
+    table = spec.read(spec.find(NAME))
+    place = [dict.fromkeys(collect.COLUMNS, "") | {"row": ROW, "column": COLUMN}]
+    (cell,) = cells(table, budget, "nowhere", place, only_known=True)
+    facts = {"epochs": cell.config.budget.epochs, "updates": 1, "train_seconds": 1200.0, "device": "cpu"}
+    facts |= {"git_commit": "0123456789ab", "data_sha256": "", "split_seed": 0}
+    rows = []
+    for seed, error in enumerate(errors):
+        record = records.new(cell.config, key or cell.key, seed, {"test/error": error}, **facts)
+        rows += collect.rows(record | {"finished": "2026-01-02T03:04:05+00:00"}, NAME, ROW, COLUMN)
+    path = results / ("" if budget == "paper" else budget) / f"{NAME}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    collect.append(path, rows, print)
+
+
+def page(results: Path) -> str:
+    return report.page(report.tables(results, print), results)
+
+
+def test_the_committed_pages_are_made_of_the_committed_rows() -> None:
+    made = report.tables(ROOT / "results", print)
+    remedy = "run `python -m ssl_dgm.table --report`"
+    assert report.page(made, ROOT / "results") == (ROOT / "results" / "README.md").read_text(), remedy
+    readme = (ROOT / "README.md").read_text()
+    assert report.with_state(readme, made) == readme, remedy
+
+
+@pytest.mark.parametrize(
+    ("errors", "sentence"),
+    [
+        ([0.0487], "one seed, +3.55 from 1.32 ± 0.07."),
+        ([0.0487, 0.0485, 0.0489], "misses 1.32 ± 0.07 by 3.55, n = 3."),
+        ([0.0132, 0.0142, 0.0131], "within the noise of 1.32 ± 0.07 (+0.03), n = 3."),
+        ([0.0050, 0.0051, 0.0052], "beats 1.32 ± 0.07 by 0.81, n = 3."),
+    ],
+)
+def test_a_row_is_read_beside_what_is_published(errors: list[float], sentence: str, tmp_path: Path) -> None:
+    add(tmp_path, "short", errors)
+    text = page(tmp_path)
+    assert f"- **SDGM** (60 of 1,000 epochs): MNIST, 100 labels: {sentence}" in text
+    assert "2026-01-02; cpu; 20 min of training; commit 0123456789ab." in text
+    assert "python -m ssl_dgm.table maaloe_table1 --budget short\n" in text
+    assert "`table1`" in text.split("## Without rows")[1], "the other tables have none"
+
+
+def test_rows_of_other_settings_are_not_reported(tmp_path: Path) -> None:
+    add(tmp_path, "short", [0.01], key="sdgm-mnist-100-short-0123456789")
+    assert not report.tables(tmp_path, print)
+    add(tmp_path, "short", [0.02])
+    assert "2.00 (n = 1 of 3)" in page(tmp_path)
+
+
+def test_the_readme_beside_takes_the_longest_rows_between_its_marks(tmp_path: Path) -> None:
+    readme, results = tmp_path / "README.md", tmp_path / "results"
+    before, after = "# Mine\n\n", "\n\nThe end.\n"
+    readme.write_text(f"{before}{report.BEGIN}\nold\n{report.END}{after}")
+    add(results, "short", [0.0487])
+    report.write(results, print)
+    assert "| 4.87 (n = 1 of 3) | 1.32 ± 0.07 | 60 of 1,000 epochs |" in readme.read_text()
+    add(results, "paper", [0.0139])
+    report.write(results, print)
+    text = readme.read_text()
+    assert text.startswith(before) and text.endswith(after) and "old" not in text
+    assert "| 1.39 (n = 1 of 10) | 1.32 ± 0.07 | 1,000 epochs |" in text and "4.87" not in text
+    assert (results / "README.md").read_text().index("1.39") < (results / "README.md").read_text().index("4.87")
+    report.write(results, print)
+    assert readme.read_text() == text, "made again, it is the same"
+
+
+def test_a_readme_without_a_place_for_it_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("# Mine\n")
+    add(tmp_path / "results", "short", [0.0487])
+    report.write(tmp_path / "results", print)
+    assert (tmp_path / "README.md").read_text() == "# Mine\n"
+    assert (tmp_path / "results" / "README.md").is_file()
+
+
+def test_what_stands_beside_the_tables_is_listed_by_its_heading(tmp_path: Path) -> None:
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps" / "svm.md").write_text("# How C was chosen\n\nText.\n")
+    add(tmp_path, "short", [0.0487])
+    (tmp_path / "short" / f"{NAME}.md").write_text("the table")
+    assert page(tmp_path).endswith("## Beside the tables\n\n- [How C was chosen](sweeps/svm.md)\n")
