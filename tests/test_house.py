@@ -43,7 +43,6 @@ TORCH_FREE = (
     "config",
     "checks",
     "data_rules",
-    "data_rules",
     "rules",
     "compose",
     "files",
