@@ -122,7 +122,8 @@ class Fitted:
         with free slots, the class that the most probable slot is attributed to, -1 where it is to none.
 
         Args:
-            x: images [N, H, W] or rows [N, D]: uint8 from 0 to 255, or floats from 0 to 1.
+            x: images [N, H, W] or rows [N, D]: uint8 from 0 to 255, or floats from 0 to 1; any numbers where the data
+                are real numbers.
 
         Raises:
             UserError: for another shape or range, and for a model without classes.
@@ -161,7 +162,7 @@ class Fitted:
         return scores.posteriors(self.model, _exactly(rows), len(rows)).means.cpu().numpy()
 
     def sample(self, n: int, y: int | None = None, seed: int = 0) -> np.ndarray:
-        """Mean images of n draws from the generative model, float32 [n, H, W].
+        """Mean images of n draws from the generative model, float32 [n, H, W] or [n, H, W, C]; [n, D] of other rows.
 
         Args:
             y: the class, or slot, of all of them; None: all in turn, 0, 1, 2, ..., for a model that has any.
@@ -188,7 +189,7 @@ class Fitted:
         return self._job.source.to_images(means.view(n, -1).cpu().numpy())
 
     def complete(self, x: Any) -> np.ndarray:
-        """Mean images around the part of x that the model is given, float32 [N, draws, H, W].
+        """Mean images around the part of x that the model is given, float32 [N, draws, H, W] or [N, draws, H, W, C].
 
         Raises:
             UserError: for a model that is not conditional.
@@ -199,19 +200,24 @@ class Fitted:
         return self._job.source.to_images(completed.cpu().numpy())
 
     def _rows(self, x: Any) -> Tensor:
-        """x as the rows that the model sees: float32 [N, x_dim] in [0, 1], on its device."""
+        """x as the rows that the model sees: float32 [N, x_dim], pixels in [0, 1], on its device."""
         array, source = np.asarray(x), self._job.source
         pixels = int(np.prod(source.shape))
         if array.ndim < 2 or not len(array) or array[0].size != pixels:
             shape = " x ".join(map(str, source.shape))
-            raise UserError(f"x has shape {array.shape}; use [N, {pixels}] or N images of {shape}")
+            images = f" or N images of {shape}" if source.is_image else ""
+            raise UserError(f"x has shape {array.shape}; use [N, {pixels}]{images}")
         array = array.reshape(len(array), pixels)
-        if array.dtype == np.uint8:
+        if source.real and source.whitening is None:
+            if array.dtype.kind not in "iufb" or not np.isfinite(array).all():
+                raise UserError("x holds what is no finite number; use the columns that the model was trained on")
+        elif array.dtype == np.uint8:
             array = array.astype(np.float32) / 255
         elif not (np.issubdtype(array.dtype, np.floating) and len(array) and array.min() >= 0 and array.max() <= 1):
             raise UserError("x is neither uint8 from 0 to 255 nor float from 0 to 1; divide it by its largest value")
-        kept = array if source.kept is None else array[:, source.kept]
-        return torch.from_numpy(kept.astype(np.float32, copy=False)).to(self._job.device)
+        array = array if source.kept is None else array[:, source.kept]
+        array = array.astype(np.float32, copy=False) if source.whitening is None else source.whitening.apply(array)
+        return torch.from_numpy(array).to(self._job.device)
 
     def _through_first(self, rows: Tensor) -> Posteriors:
         first = self._job.first
@@ -238,8 +244,7 @@ def _exactly(rows: Tensor) -> Posteriors:
 def _reopened(config: Config, folder: Path, seed: int, device: torch.device) -> Job:
     """What the run's parts shared, with the seed's split as its manifest has it, and the M1 that it builds on."""
     source = sources.load(config.data)
-    if config.data.min_pixel_sd:
-        source = source.drop_constant_pixels(config.data.min_pixel_sd)
+    source = sources.preprocessed(source, config.data)
     drawn = {}
     if schema.needs_labels(config):
         drawn[seed] = splits.load_manifest(folder / f"seed-{seed}" / "split.json", source)

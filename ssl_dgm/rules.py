@@ -56,8 +56,10 @@ POSITIVE = (
     "optimizer.clip_value", "optimizer.step_epochs", "optimizer.step_factor", "estimator.neighbours",
     "estimator.restarts", "estimator.updates", "estimator.epochs",
     "budget.passes", "data.train_rows", "objective.leapfrogs", "objective.updates_per_draw", "likelihood_rows",
+    "data.pca", "data.side",
 )  # fmt: skip
 
+RESIZED = ("norb", "lfw", "folder")  # data sets that data.side is for
 NOT_NEGATIVE = (
     "objective.classification", "objective.labelled", "objective.warm_up_epochs", "objective.free_bits",
     "objective.latents_weight", "objective.classes_weight", "objective.assignment", "objective.metric",
@@ -118,6 +120,7 @@ def check(config: Config) -> None:
     _check_train_rows(config)
     _check_algorithm(config)
     _check_likelihood(config)
+    _check_images(config)
     _check_memmap(config)
     if config.time_limit is not None:
         seconds(config.time_limit)
@@ -176,6 +179,28 @@ def _check_pixels(config: Config, stage: Stage, prefix: str) -> None:
             f"{prefix}model.likelihood=categorical is of 256 grey levels, but data.pixels={config.data.pixels} makes "
             "pixels 0 or 1; add data.pixels=grey"
         )
+
+
+def _check_images(config: Config) -> None:
+    """Refuses what images are not resized or whitened by, and convolutions of what is no image any more."""
+    data = config.data
+    if data.side is not None and data.name not in RESIZED:
+        raise UserError(
+            f"data.side={data.side} resizes images of {', '.join(RESIZED)}, not of {data.name}; leave it out"
+        )
+    if not data.extra and data.name != "svhn":
+        raise UserError(f"data.extra=false is of data=svhn, and data={data.name} has no extra rows; leave it out")
+    if data.pca is None:
+        return
+    if data.min_pixel_sd > 0:
+        both = f"data.pca={data.pca} with data.min_pixel_sd={data.min_pixel_sd}"
+        raise UserError(f"{both} both leave out what doesn't vary; use data.min_pixel_sd=0")
+    for prefix, stage in (("", config), *((("m1.", config.m1),) if config.m1 else ())):
+        if stage.network.name != "mlp":
+            raise UserError(
+                f"{prefix}network.name={stage.network.name} convolves images, and data.pca={data.pca} makes them "
+                f"uncorrelated numbers without a place; use {prefix}network.name=mlp, or leave data.pca out"
+            )
 
 
 def _check_auxiliary(config: Config) -> None:
@@ -272,7 +297,7 @@ def _auxiliary(config: Config) -> str:
 def _check_memmap(config: Config) -> None:
     """Refuses what only data in memory can do, and for those what only memmap has a use for."""
     if config.data.name != "memmap":
-        if config.data.folder is not None:
+        if config.data.folder is not None and config.data.name != "lfw":
             raise UserError(
                 f"data.folder={config.data.folder} is where data=memmap is read from; leave it out, or add data=memmap "
                 f"(data={config.data.name} is looked for in the folder that SSL_DGM_DATA names)"

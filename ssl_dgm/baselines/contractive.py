@@ -85,7 +85,7 @@ class ContractiveAutoEncoder(NeuralClassifier):
     def __init__(
         self,
         hidden: Sequence[int] = (1000, 1000),
-        contraction: float = 0.1,
+        contraction: float = 1.0,
         hessian: float = 0.0,
         corruption: float = 0.1,
         epochs: int = 20,

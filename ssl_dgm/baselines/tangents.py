@@ -38,11 +38,11 @@ class ManifoldTangentClassifier(ContractiveAutoEncoder):
     def __init__(
         self,
         tangents: int = 15,
-        beta: float = 1.0,
+        beta: float = 10.0,
         penalised_rows: int = 30,
         iterations: int = 2,
         hidden: Sequence[int] = (1000, 1000),
-        contraction: float = 0.1,
+        contraction: float = 1.0,
         hessian: float = 0.1,
         corruption: float = 0.1,
         epochs: int = 20,

@@ -43,8 +43,9 @@ class TSVM(ClassifierMixin, BaseEstimator):
         steps: values of C', from a thousandth to the full weight in equal ratios; 1: the full weight at once.
         balance: π, [K], in ascending order of the classes; None: their shares among the labelled rows.
         balance_weight: r, how hard the shares are held: 0 not at all, inf exactly.
-        restarts: starts, of which the one with the smallest objective is kept. The first grows C' on all rows, others
-            on a random fifth of the rows without a label, to go on from there on all.
+        restarts: starts, of which the one with the smallest objective is kept. Others than the first add a random
+            function to the SVM, a draw of the kernel's Gaussian process, and see a random fifth of the rows without a
+            label until C' has its full weight.
         max_iter: iterations of L-BFGS at every C'.
         random_state: of the landmarks and the starts.
         verbose: whether progress is printed.
@@ -183,17 +184,18 @@ class TSVM(ClassifierMixin, BaseEstimator):
         labelled = minimised(problem, np.zeros(shape[0] * shape[1]), 0, "labelled rows")
         full = self.C * self.unlabelled
         growing = np.geomspace(full / 1000, full, self.steps) if self.steps > 1 and full else np.array([full])
-        minima = []
+        starts = []
         for start in range(self.restarts if full and len(problem.targets) < len(problem.features) else 0):
             part = problem.part(rng) if start else problem
-            found, iterations = labelled, labelled.nit
-            for rows, C in [(part, C) for C in growing] + [(problem, full)] * (start > 0):
-                found = minimised(rows, found.x, C, f"start {start + 1} of {self.restarts}, {len(rows.features)} rows")
-                iterations += found.nit
-            minima.append((found, iterations))
+            W = labelled.x + (rng.normal(size=labelled.x.shape) if start else 0)
+            what, found, iterations = f"start {start + 1} of {self.restarts}", labelled, labelled.nit
+            for rows, C in [*((part, C) for C in growing), *([(problem, full)] if start else [])]:
+                found = minimised(rows, W, C, f"{what}, {len(rows.features)} rows")
+                W, iterations = found.x, iterations + found.nit
+            starts.append((found, iterations))
         return [
             (found.x.reshape(shape).astype(problem.features.dtype), float(found.fun), max(iterations, 1))
-            for found, iterations in minima or [(labelled, labelled.nit)]
+            for found, iterations in starts or [(labelled, labelled.nit)]
         ]
 
 

@@ -109,7 +109,7 @@ class SeededDataModule(pl.LightningDataModule):
 
     Args:
         inputs: all rows, training and validation.
-        targets: class of every row, [N].
+        targets: class of every row, -1 for none, [N].
         num_slots: K, the values of y, of which the classes are the first.
         splits: one per seed, all with as many labelled rows, perhaps none; None for a model that uses no labels, which
             then sees the first `pool` rows.
@@ -141,7 +141,8 @@ class SeededDataModule(pl.LightningDataModule):
         super().__init__()
         self.inputs, self.num_train, self.num_rows = inputs.to(device), num_train, len(targets)
         home = torch.device("cpu") if shared_order else device
-        self.targets, self.one_hot = targets.to(home), torch.eye(num_slots, device=device)
+        # The last row is of -1, no class.
+        self.targets, self.one_hot = targets.to(home), torch.eye(num_slots + 1, num_slots, device=device)
         if splits is None:
             self.labelled = torch.empty(len(seeds), 0, dtype=torch.long, device=home)
         else:

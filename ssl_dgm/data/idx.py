@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ssl_dgm.config import DataConfig, UserError
+from ssl_dgm.data.published import may_download, root
 from ssl_dgm.data.source import Source, build
 
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -40,7 +41,7 @@ def check(data: DataConfig) -> None:
     Raises:
         UserError: for a missing file that will not be downloaded.
     """
-    if _may_download(data.folder):
+    if may_download(data.folder):
         return
     folder = locate(data.name, data.folder)
     if missing := _missing(folder):
@@ -68,8 +69,7 @@ def locate(name: str, data_dir: Path | str | None = None) -> Path:
 
     It is in `data_dir`, else in $SSL_DGM_DATA, else in ~/.cache/ssl_dgm.
     """
-    default = os.environ.get("SSL_DGM_DATA") or "~/.cache/ssl_dgm"
-    return Path(data_dir or default).expanduser() / FOLDERS[name] / "raw"
+    return root(data_dir) / FOLDERS[name] / "raw"
 
 
 def read_idx(path: Path, sha256: str | None = None) -> np.ndarray:
@@ -98,10 +98,6 @@ def read_idx(path: Path, sha256: str | None = None) -> np.ndarray:
         raise damaged("differs from the published file (its SHA-256 is another)")
     # Copied, because torch warns about arrays that it could not write to.
     return np.frombuffer(content, np.uint8, offset=start).reshape(dims).copy()
-
-
-def _may_download(data_dir: Path | str | None) -> bool:
-    return data_dir is None and not os.environ.get("SSL_DGM_DATA")
 
 
 def _find(folder: Path, file: str) -> Path:

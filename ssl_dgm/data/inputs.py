@@ -1,7 +1,7 @@
 """What a model sees of a row: a fresh draw at every training step, its mean at evaluation.
 
-Images are uint8 and stay so on the device, or on the disk; the latents of an M1 are Gaussians. Any of them is shared by
-all seeds.
+Images are uint8 and stay so on the device, or on the disk; real numbers are what they are; the latents of an M1 are
+Gaussians. Any of them is shared by all seeds.
 Shape legend: S seeds, B rows, D dimensions.
 """
 
@@ -72,6 +72,22 @@ class Pixels:
 
     def to(self, device: torch.device) -> "Pixels":
         return Pixels(self.images.to(device), self.binarise)
+
+
+class Reals:
+    """Rows of real numbers, float32 [N, D], the same whenever they are seen."""
+
+    def __init__(self, values: Tensor) -> None:
+        self.values, self.x_dim = values, values.shape[1]
+
+    def draw(self, rows: Tensor, streams: Streams, part: slice = EVERY) -> Tensor:
+        return self.values[rows[:, part]]
+
+    def mean(self, rows: Tensor) -> Tensor:
+        return self.values[rows]
+
+    def to(self, device: torch.device) -> "Reals":
+        return Reals(self.values.to(device))
 
 
 class Posteriors:

@@ -5,7 +5,7 @@ Nothing here imports torch.
 
 from dataclasses import dataclass
 
-from ssl_dgm.config import Config, UserError
+from ssl_dgm.config import Config, UserError, needs_labels
 from ssl_dgm.data.source import Source
 
 
@@ -52,6 +52,13 @@ class Slots:
                 that no probability would be left for.
         """
         c, k, name = config.classes, source.num_classes, source.name
+        if not k and needs_labels(config):
+            raise UserError(
+                f"data={name} has no classes, and model={config.model.name} needs some; use model=m1 classifier=none, "
+                "model=avae, or model=cvae condition=center"
+            )
+        if not k:
+            return cls(0, 0, ())
         for setting, classes in (("labelled", c.labelled), ("hidden", c.hidden)):
             if unknown := [label for label in classes or () if label >= k]:
                 has = f"{name} has the classes 0 to {k - 1}"

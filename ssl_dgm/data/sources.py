@@ -1,16 +1,22 @@
 """Data sets by their names on the command line: one module reads the files of each.
 
-A reader is a module with `check`, which finds out in no time whether its files are there, and `read`.
+A reader is a module with `check`, which finds out in no time whether its files are there, and `read`. One whose data
+have no digest that is known beforehand may have `files`, the paths that `read` reads.
 """
 
+import dataclasses
+from pathlib import Path
 from types import ModuleType
 
 from ssl_dgm.checks import nearest
 from ssl_dgm.config import DataConfig, UserError
-from ssl_dgm.data import idx, memmap, toy
+from ssl_dgm.data import cifar, faces, idx, memmap, norb, published, svhn, toy
 from ssl_dgm.data.source import Source
 
-READERS: dict[str, ModuleType] = {"digits": toy, "mnist": idx, "fashion_mnist": idx, "memmap": memmap}
+READERS: dict[str, ModuleType] = {
+    "digits": toy, "mnist": idx, "fashion_mnist": idx, "memmap": memmap, "svhn": svhn, "cifar10": cifar,
+    "cifar100": cifar, "norb": norb, "frey": faces, "lfw": faces,
+}  # fmt: skip
 DIGESTS = {  # `Source.sha256`, so that a run can be named without reading its data
     "digits": "27d7a1a3500289df39c36ea48701b7ea3e2fe3be545a9a48e5c3ae2b0a32d97c",
     "mnist": "b9f950d800c28d3dc3100a63b214e9a410947ee0f1618d7371764cc22cfc95b2",
@@ -28,14 +34,32 @@ def load(data: DataConfig | str) -> Source:
     return _reader(data).read(_settings(data)).first_rows(_settings(data).train_rows)
 
 
+def preprocessed(source: Source, data: DataConfig) -> Source:
+    """What models see of a data set: without constant pixels, or whitened, as the settings ask.
+
+    Raises:
+        UserError: when no pixel would be left, or there are too few components.
+    """
+    if data.min_pixel_sd:
+        source = source.drop_constant_pixels(data.min_pixel_sd)
+    return source if data.pca is None else source.whiten(data.pca)
+
+
 def digest_of(data: DataConfig | str) -> str:
-    """The sha256 that the data set has.
+    """The sha256 that the data set has; one that has to be computed is remembered for as long as its files stay.
 
     Raises:
         UserError: as `load`, for a data set whose content is not known beforehand.
     """
-    name = _settings(data).name
-    return DIGESTS[name] if name in DIGESTS else load(data).sha256
+    settings, reader = _settings(data), _reader(data)
+    if settings.name in DIGESTS:
+        return DIGESTS[settings.name]
+    if not hasattr(reader, "files"):
+        return load(data).sha256
+    check_available(data)
+    read = [*reader.files(settings), Path(reader.__file__ or "")]  # what the reader does with them may change too
+    about = ["data", dataclasses.asdict(settings), *(published.stamp(path) for path in read if path.is_file())]
+    return published.remembered(about, lambda: load(data).sha256)
 
 
 def check_available(data: DataConfig | str) -> None:

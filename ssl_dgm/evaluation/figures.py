@@ -76,7 +76,7 @@ def draw(
 
 
 def save_samples(path: Path, images: np.ndarray, columns_are: str, title: str, headings: Sequence[str] = ()) -> None:
-    """A grid of images [rows, columns, H, W] in [0, 1].
+    """A grid of images [rows, columns, H, W], or [rows, columns, H, W, 3] in colour, in [0, 1].
 
     Args:
         columns_are: what the axis below says; '' for columns that mean nothing.
@@ -84,8 +84,9 @@ def save_samples(path: Path, images: np.ndarray, columns_are: str, title: str, h
     """
     import matplotlib.pyplot as plt
 
-    rows, columns, height, width = images.shape
-    canvas = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1), 0.5)
+    rows, columns, height, width, *colours = images.shape
+    images = images[..., 0] if colours == [1] else images.clip(0, 1)
+    canvas = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1, *images.shape[4:]), 0.5)
     for r in range(rows):
         for c in range(columns):
             top, left = r * (height + 1) + 1, c * (width + 1) + 1
@@ -97,7 +98,7 @@ def save_samples(path: Path, images: np.ndarray, columns_are: str, title: str, h
     axes.set_xticks([])
     if columns_are:
         places = [c * (width + 1) + 1 + width / 2 for c in range(columns)]
-        axes.set_xticks(places, list(headings) or [str(c) for c in range(columns)])
+        axes.set_xticks(places, list(headings) or [str(c) for c in range(columns)], fontsize=7 if headings else None)
         axes.xaxis.tick_top()
         axes.tick_params(length=0)
         axes.set_xlabel(columns_are, fontsize=8)

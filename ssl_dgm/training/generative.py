@@ -130,6 +130,8 @@ def _densities(job: Job, model: DeepGenerativeModel, test: Inputs) -> dict[str, 
         by = likelihood.by_chains if config.likelihood_estimator == "hmc" else likelihood.by_q
         estimate = partial(by, model, test)
     found = {"test/bound": bound.mean(1)}
+    if job.source.whitening is not None:
+        found["test/bound_pixels"] = found["test/bound"] + job.source.whitening.log_jacobian
     if config.likelihood_samples:
         found["test/log_likelihood"] = estimate(some, config.likelihood_samples).mean(1)
     return found
@@ -174,7 +176,9 @@ def open_first_stage(job: Job, result: Result) -> FirstStage:
 
 
 def _draw(job: Job, model: DeepGenerativeModel, train: Inputs) -> None:
-    """Samples of the group's first seed."""
+    """Samples of the group's first seed, where they are images."""
+    if not job.source.is_image:
+        return None
     path, title = job.folder / "samples.png", records.model_name(job.config)
     if model.factorisation.conditions:
         last = min(job.source.num_train + figures.STYLES, len(job.source.train_y))

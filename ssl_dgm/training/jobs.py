@@ -14,7 +14,7 @@ from ssl_dgm import models, records
 from ssl_dgm.config import Config, UserError
 from ssl_dgm.data import splits
 from ssl_dgm.data.datamodule import SeededDataModule
-from ssl_dgm.data.inputs import Inputs, OnDisk, Pixels, Posteriors
+from ssl_dgm.data.inputs import Inputs, OnDisk, Pixels, Posteriors, Reals
 from ssl_dgm.data.shards import Shards
 from ssl_dgm.data.slots import Slots
 from ssl_dgm.data.source import Source
@@ -108,6 +108,26 @@ def outline(config: Config, source: Source) -> DeepGenerativeModel:
     )
 
 
+def check(config: Config, source: Source) -> None:
+    """Refuses models, of both stages, that such rows are not for.
+
+    Raises:
+        UserError: for convolutions, likelihoods and conditions that the rows have no use for.
+    """
+    image_of(config, source)
+    likelihood = config.model.likelihood
+    real = source.real or config.data.pca is not None
+    if real and likelihood not in ("auto", "gaussian") and not schema.is_estimator(config):
+        what = "real numbers" if source.real else "whitened"
+        raise UserError(
+            f"model.likelihood={likelihood} is of pixels, and rows of data={source.name} are {what}; use auto, which "
+            "is a Gaussian with a learned variance for them"
+        )
+    _condition(config, source)
+    if (first := schema.first_stage(config)) is not None:
+        check(first, source)
+
+
 def image_of(config: Config, source: Source) -> Image | None:
     """The shape of x that the convolutions of network.name see; None where there are none.
 
@@ -117,12 +137,14 @@ def image_of(config: Config, source: Source) -> Image | None:
     kind = config.network.name
     if kind not in convolutions.KINDS or schema.is_estimator(config):
         return None
-    height, width, channels = (*source.shape, 1)[:3]
     flat = isinstance(source.train_x, Shards) and len(source.train_x.files[0].shape) == 2
     if flat or source.kept is not None:
         what = "flat rows" if flat else "images without their constant pixels"
         remedy = "write shards of images [n, H, W]" if flat else "add data.min_pixel_sd=0"
         raise UserError(f"network.name={kind} sees images, but data={source.name} has {what}; {remedy}, or use mlp")
+    if not source.is_image:
+        raise UserError(f"network.name={kind} sees images, but rows of data={source.name} are none; use network=mlp")
+    height, width, channels = (*source.shape, 1)[:3]
     if not convolutions.fits(kind, (channels, height, width)):
         raise UserError(
             f"network.name={kind} does not fit the {height} x {width} images of data={source.name}: its decoder would "
@@ -134,8 +156,11 @@ def image_of(config: Config, source: Source) -> Image | None:
 def create(job: Job, seeds: Sequence[int], x_dim: int) -> DeepGenerativeModel:
     """The job's model for these seeds, freshly initialised."""
     config, split = job.config, next(iter(job.splits.values()), None)
+    stage = config
+    if job.source.real and config.model.likelihood == "auto":
+        stage = dataclasses.replace(config, model=dataclasses.replace(config.model, likelihood="gaussian"))
     model = models.create(
-        config,
+        stage,
         x_dim=x_dim,
         num_classes=job.slots.num_slots,
         prior=job.slots.prior,
@@ -145,25 +170,26 @@ def create(job: Job, seeds: Sequence[int], x_dim: int) -> DeepGenerativeModel:
         trials=job.source.trials if job.config.data.pixels == "grey" else 1,
         replicas_mode=config.trainer.replicas,
         prediction_draws=config.prediction_draws,
-        condition=_condition(job),
+        condition=_condition(config, job.source),
         image=image_of(config, job.source),
     )
     model.free_slots = job.attributes_slots
     return model
 
 
-def _condition(job: Job) -> Tensor | None:
+def _condition(config: Config, source: Source) -> Tensor | None:
     """The part of x that is given, bool [D], by `condition`.
 
     Raises:
         UserError: for rows that are no images, and have no centre.
     """
-    if job.config.condition is None:
+    if config.condition is None:
         return None
-    if min(job.source.shape[:2]) < 4:
-        shape = " x ".join(map(str, job.source.shape))
-        raise UserError(f"condition=center needs images, but rows of data={job.source.name} are {shape}; use model=m1")
-    return torch.from_numpy(job.source.central())
+    real = source.real or config.data.pca is not None
+    if real or min(source.shape[:2]) < 4:
+        what = "real numbers" if real else " x ".join(map(str, source.shape))
+        raise UserError(f"condition=center needs images, but rows of data={source.name} are {what}; use model=m1")
+    return torch.from_numpy(source.central())
 
 
 def inputs(job: Job) -> tuple[Inputs, Inputs]:
@@ -173,6 +199,8 @@ def inputs(job: Job) -> tuple[Inputs, Inputs]:
     binarise = job.config.data.pixels == "sampled"
     train_x, test = job.source.train_x, torch.from_numpy(job.source.test_x)
     train = OnDisk(train_x) if isinstance(train_x, Shards) else torch.from_numpy(train_x)
+    if job.source.real and isinstance(train, Tensor):
+        return Reals(train).to(job.device), Reals(test).to(job.device)
     return Pixels(train, binarise).to(job.device), Pixels(test, binarise).to(job.device)
 
 
@@ -223,6 +251,7 @@ def save(job: Job, seed: int, metrics: dict[str, float], facts: dict[str, Any]) 
         "split_seed": None if split is None else split.split_seed,
         "split_sha256": None if split is None else split.sha256,
         "data_sha256": job.source.sha256,
+        "rows": job.source.describe(),
         "m1_sha256": None if job.first is None else job.first.sha256,
         "validation_labels": validated,
         **_unlabelled(job, split),

@@ -19,7 +19,7 @@ from ssl_dgm.data.source import Source
 from ssl_dgm.files import locked, remove_torn
 from ssl_dgm.training import checkpoints, devices, estimates, generative, loggers, supervised
 from ssl_dgm.training.fit import check_device, deadline_of
-from ssl_dgm.training.jobs import Job, Result, Say, image_of, outline
+from ssl_dgm.training.jobs import Job, Result, Say, check, outline
 
 
 def run(config: Config, say: Say, command: str = "", deadline: float | None = None) -> Result:
@@ -37,20 +37,20 @@ def run(config: Config, say: Say, command: str = "", deadline: float | None = No
     if deadline is None and config.time_limit is not None:
         deadline = deadline_of(seconds(config.time_limit))
     source = sources.load(config.data)
-    say(source.describe())
-    seen = source.drop_constant_pixels(config.data.min_pixel_sd) if config.data.min_pixel_sd else source
     drawn = _splits(config, source) if schema.needs_labels(config) else {}
     if config.split.file is not None and drawn:
         published = dataclasses.replace(config.split, sha256=drawn[config.seeds[0]].sha256)
         config = dataclasses.replace(config, split=published)
     shared = devices.find_devices(config)
     check_device(config, shared[0])
-    image_of(config, seen)
+    check(config, source)
     loggers.check(config)
+    source = sources.preprocessed(source, config.data)
+    say(source.describe())
     key = schema.key(config, source.sha256)
-    factorisation = "" if schema.is_estimator(config) else str(outline(config, seen))
+    factorisation = "" if schema.is_estimator(config) else str(outline(config, source))
     folder = records.open_folder(config, key, source.sha256, factorisation, command)
-    job = Job(config, seen, drawn, shared[0], deadline, say, key, folder)
+    job = Job(config, source, drawn, shared[0], deadline, say, key, folder)
     if factorisation:
         say(factorisation)
     result = Result(config, folder)

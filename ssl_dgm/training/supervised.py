@@ -60,8 +60,9 @@ def _image(job: Job) -> tuple[int, int, int] | None:
 
 def _features(job: Job, seed: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What an estimator sees of these training rows and of the test rows, [N, D]: pixels, or the M1's live units."""
+    source = job.source
     if job.first is None:
-        return job.source.train_x[rows].astype(np.float32) / 255, job.source.test_x.astype(np.float32) / 255
+        return source.values(source.train_x[rows]), source.values(source.test_x)
     train, test = job.first.live_part(job.first.train), job.first.live_part(job.first.test)
     if job.config.features == "mean":
         return train.means.cpu().numpy()[rows], test.means.cpu().numpy()
