@@ -47,8 +47,8 @@ class TSVM(ClassifierMixin, BaseEstimator):
         restarts: starts, of which the one with the smallest objective is kept. Others than the first add a random
             function to the SVM, a draw of the kernel's Gaussian process, and see a random fifth of the rows without a
             label until C' has its full weight.
-        standardise: whether features are scaled to mean 0 and variance 1 over all rows. Pixels, of which some hardly vary,
-            are better left as they are.
+        standardise: whether features are scaled to mean 0 and variance 1 over all rows. Pixels, of which some hardly
+            vary, are better left as they are.
         max_iter: iterations of L-BFGS at every C'.
         random_state: of the landmarks and the starts.
         verbose: whether progress is printed.
