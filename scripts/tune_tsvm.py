@@ -1,9 +1,9 @@
 """Tries settings of the transductive SVM on the features of an M1, scored on validation rows alone.
 
-    python scripts/tune_tsvm.py runs/m1-mnist-... [--labels 100 600 1000 3000] [--split-seeds 0 1 2] [steps=8 C=10 ...]
+    python scripts/tune_tsvm.py runs/m1-mnist-... [steps=8 C=10 ...] [--labels 100 600 1000 3000] [--split-seeds 0 1 2]
 
-What it reads is the folder of an M1, an .npy file with features of all training rows, or 'pixels' of MNIST. Words after
-that are arguments of `TSVM`; without any, its defaults. Every fit sees all training rows before the validation
+What it reads is the folder of an M1, an .npy file with features of all training rows, or 'pixels' of MNIST. The words
+after it are arguments of `TSVM`; without any, its defaults. Every fit sees all training rows before the validation
 rows. A row per fit, and per inductive SVM on the same labels, is added to results/sweeps/tsvm.csv.
 """
 
@@ -30,10 +30,10 @@ def main() -> None:
     """Fits one after the other and adds their rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("features", type=Path)
+    parser.add_argument("settings", nargs="*")
     parser.add_argument("--labels", type=int, nargs="+", default=[100, 600, 1000, 3000])
     parser.add_argument("--split-seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--csv", type=Path, default=Path("results/sweeps/tsvm.csv"))
-    parser.add_argument("settings", nargs="*")
     a = parser.parse_args()
     settings = {name: ast.literal_eval(value) for name, _, value in (word.partition("=") for word in a.settings)}
     x, source = features(a.features)
@@ -44,14 +44,15 @@ def main() -> None:
             rows = splits.draw(source, labels, seed).labelled
             masked = np.full(n, -1)
             masked[rows] = y[rows]
-            inductive = make_pipeline(StandardScaler(), SVC())
+            scaled = settings.get("standardise", True)
+            inductive = make_pipeline(StandardScaler(with_mean=scaled, with_std=scaled), SVC())
             for estimator, given in ((inductive, (x[rows], y[rows])), (TSVM(**settings), (x[:n], masked))):
                 started = time.monotonic()
                 estimator.fit(*given)
                 transductive = isinstance(estimator, TSVM)
                 row = dict(zip(FIELDS, (
                     a.features.stem, x.shape[1], "tsvm" if transductive else "svm",
-                    " ".join(a.settings) if transductive else "", labels, seed,
+                    " ".join(word for word in a.settings if transductive or "standardise" in word), labels, seed,
                     np.mean(estimator.predict(x[n:]) != y[n:]).round(4),
                     round(min(estimator.objective_)) if transductive else "", round(time.monotonic() - started),
                 )))  # fmt: skip

@@ -49,14 +49,13 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 POSITIVE = (
     "generative_samples", "prediction_draws", "seeds_at_once", "model.z_dim", "model.a_dim", "model.h_dim",
-    "model.mse_scale", "network.init_sd", "objective.draws",
-    "optimizer.lr", "optimizer.eps", "budget.epochs", "budget.updates_per_epoch", "budget.unlabelled_per_step",
-    "trainer.validate_every", "trainer.checkpoint_every", "trainer.devices", "objective.weight_prior_sd",
-    "objective.neighbours", "objective.temperature", "objective.final_temperature", "optimizer.clip_norm",
-    "optimizer.clip_value", "optimizer.step_epochs", "optimizer.step_factor", "estimator.neighbours",
-    "estimator.restarts", "estimator.updates", "estimator.epochs",
-    "data.pca", "data.side", "data.validation",
-    "budget.passes", "data.train_rows", "objective.leapfrogs", "objective.updates_per_draw", "likelihood_rows",
+    "model.mse_scale", "network.init_sd", "objective.draws", "optimizer.lr", "optimizer.eps", "budget.epochs",
+    "budget.updates_per_epoch", "budget.unlabelled_per_step", "trainer.validate_every", "trainer.checkpoint_every",
+    "trainer.devices", "objective.weight_prior_sd", "objective.neighbours", "objective.temperature",
+    "objective.final_temperature", "optimizer.clip_norm", "optimizer.clip_value", "optimizer.step_epochs",
+    "optimizer.step_factor", "estimator.neighbours", "estimator.restarts", "estimator.updates", "estimator.epochs",
+    "data.pca", "data.side", "data.validation", "budget.passes", "data.train_rows", "objective.leapfrogs",
+    "objective.updates_per_draw", "likelihood_rows",
 )  # fmt: skip
 
 NOT_NEGATIVE = (

@@ -28,6 +28,12 @@ def test_every_model_composes_with_every_budget(model: str, budget: str) -> None
     assert config.m1 is None or config.m1.budget.name == budget
 
 
+def test_every_deep_generative_model_has_every_budget() -> None:
+    generative = [model for model in MODELS if not schema.is_estimator(compose([f"model={model}"]))]
+    lacking = [(b, m) for b in BUDGETS for m in generative if not (CONF / "budget" / b / f"{m}.yaml").is_file()]
+    assert not lacking, "a budget without a file leaves the paper's 3,000 epochs"
+
+
 @pytest.mark.parametrize("group", ["data", "network", "objective", "optimizer", "trainer"])
 def test_every_option_of_every_group_composes_and_names_itself(group: str) -> None:
     for option in choices()[group]:

@@ -43,7 +43,7 @@ class ManifoldTangentClassifier(ContractiveAutoEncoder):
         iterations: int = 2,
         hidden: Sequence[int] = (1000, 1000),
         contraction: float = 1.0,
-        hessian: float = 0.1,
+        hessian: float = 1.0,
         corruption: float = 0.1,
         epochs: int = 20,
         batch_size: int = 100,

@@ -1,5 +1,6 @@
 """The transductive support vector machine, all classes at once: labelled rows, and many without a label."""
 
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,8 @@ class TSVM(ClassifierMixin, BaseEstimator):
         restarts: starts, of which the one with the smallest objective is kept. Others than the first add a random
             function to the SVM, a draw of the kernel's Gaussian process, and see a random fifth of the rows without a
             label until C' has its full weight.
+        standardise: whether features are scaled to mean 0 and variance 1 over all rows. Pixels, of which some hardly
+            vary, are better left as they are.
         max_iter: iterations of L-BFGS at every C'.
         random_state: of the landmarks and the starts.
         verbose: whether progress is printed.
@@ -71,6 +74,7 @@ class TSVM(ClassifierMixin, BaseEstimator):
         balance: Any = None,
         balance_weight: float = 1.0,
         restarts: int = 1,
+        standardise: bool = True,
         max_iter: int = 200,
         random_state: Any = 0,
         verbose: bool = False,
@@ -85,6 +89,7 @@ class TSVM(ClassifierMixin, BaseEstimator):
         self.balance = balance
         self.balance_weight = balance_weight
         self.restarts = restarts
+        self.standardise = standardise
         self.max_iter = max_iter
         self.random_state = random_state
         self.verbose = verbose
@@ -92,7 +97,7 @@ class TSVM(ClassifierMixin, BaseEstimator):
     def fit(self, X: Any, y: Any) -> "TSVM":
         """Learns from rows [N, D] and their classes [N], -1 where a row has none.
 
-        Features are standardised on all rows. It computes in float32 where X is that, else in float64.
+        It computes in float32 where X is that, else in float64.
 
         Raises:
             ValueError: for data or settings that cannot be, before anything is computed.
@@ -103,7 +108,7 @@ class TSVM(ClassifierMixin, BaseEstimator):
         self.classes_, targets = np.unique(y[labelled], return_inverse=True)
         shares = self._checked(targets)
         rng = check_random_state(self.random_state)
-        self._scaler = StandardScaler().fit(X)
+        self._scaler = StandardScaler(with_mean=self.standardise, with_std=self.standardise).fit(X)
         # Labelled rows come first from here on.
         X = np.asarray(self._scaler.transform(X[np.argsort(~labelled, kind="stable")]))
         self._set_features(X, len(targets), rng)
@@ -175,7 +180,16 @@ class TSVM(ClassifierMixin, BaseEstimator):
         def minimised(part: _Problem, W: np.ndarray, C: float, what: str) -> Any:
             # The SVM that all else starts from is cheap, and is the answer where every row has a label.
             options = {"maxiter": self.max_iter, "maxcor": 20, "ftol": 1e-6, "gtol": 1e-6} if C else {"ftol": 1e-12}
-            found = minimize(part, W, (C,), "L-BFGS-B", jac=True, options=options)
+            done = count(1)
+
+            def tell(intermediate_result: Any) -> None:
+                if (iteration := next(done)) % 20 == 0:
+                    print(
+                        f"TSVM: {what}, C' = {C:.3g}, iteration {iteration}: {intermediate_result.fun:.6g}", flush=True
+                    )
+
+            callback = tell if self.verbose else None
+            found = minimize(part, W, (C,), "L-BFGS-B", jac=True, callback=callback, options=options)
             if self.verbose:
                 print(f"TSVM: {what}, C' = {C:.3g}: {found.fun:.6g} after {found.nit} iterations", flush=True)
             return found
