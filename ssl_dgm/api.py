@@ -22,7 +22,7 @@ from ssl_dgm.models.base import DeepGenerativeModel
 from ssl_dgm.probability import bounds
 from ssl_dgm.probability.randomness import Streams
 from ssl_dgm.tables import collect
-from ssl_dgm.training import generative, supervised
+from ssl_dgm.training import classifiers, generative
 from ssl_dgm.training.fit import find_device
 from ssl_dgm.training.jobs import Job, Result, create, inputs
 from ssl_dgm.training.run import run as carry_out
@@ -116,7 +116,7 @@ class Fitted:
                 f"{seed} of {folder.name} was trained on; run the command in its README.md with force=true"
             )
         self.model: Any = (
-            _estimator(self._job, seed) if schema.is_supervised(self.config) else _network(self._job, seed)
+            _estimator(self._job, seed) if schema.ends_in_estimator(self.config) else _network(self._job, seed)
         )
 
     def __repr__(self) -> str:
@@ -297,7 +297,7 @@ def _network(job: Job, seed: int) -> DeepGenerativeModel:
 
 def _estimator(job: Job, seed: int) -> Any:
     """Fitted again: the same rows and the same seed make the same estimator."""
-    return supervised.fitted(job, seed)
+    return classifiers.fitted(job, seed)
 
 
 def _check_weights(folder: Path, seed: int) -> None:

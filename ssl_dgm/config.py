@@ -301,7 +301,7 @@ def is_estimator(config: Config) -> bool:
     return config.model.name in (*INDUCTIVE, *TRANSDUCTIVE)
 
 
-def is_supervised(config: Config) -> bool:
+def ends_in_estimator(config: Config) -> bool:
     """Whether the classifier is an estimator: on pixels, or on the features of an M1."""
     return is_estimator(config) or (config.model.name == "m1" and config.classifier != "none")
 
@@ -318,7 +318,7 @@ def departures(config: Config) -> dict[str, Any]:
     unused = NOT_IDENTITY
     unused += () if needs_labels(config) else UNUSED_BY_BARE_M1
     unused += UNUSED_BY_ESTIMATOR if is_estimator(config) else ()
-    unused += () if is_supervised(config) else ("estimator",)
+    unused += () if ends_in_estimator(config) else ("estimator",)
     return {
         name: value
         for name, value in sorted(flatten(dataclasses.asdict(config)))

@@ -249,7 +249,7 @@ def new(config: Config, key: str, seed: int, metrics: Mapping[str, float], **fac
         "data": config.data.called,
         "labels": config.labels if schema.needs_labels(config) else 0,
         "seed": seed,
-        "selection": "last" if schema.is_supervised(config) else config.selection,
+        "selection": "last" if schema.ends_in_estimator(config) else config.selection,
         "budget": "" if schema.is_estimator(config) else config.budget.name,
         "metrics": dict(metrics),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -8,14 +8,15 @@ from ssl_dgm import data_rules
 from ssl_dgm.checks import example, nearest, seconds
 from ssl_dgm.config import (
     CLASSIFIERS,
+    TRANSDUCTIVE,
     WITHOUT_CLASSES,
     Config,
     Stage,
     UserError,
+    ends_in_estimator,
     first_stage,
     flatten,
     is_estimator,
-    is_supervised,
 )
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -143,7 +144,7 @@ def _check_classes(config: Config) -> None:
         name = "labelled" if labelled else "hidden"
         told = f"classes.{name}={list(labelled or hidden or ())}"
         raise UserError(f"labels=0 labels no class, whatever {told} says; use classes.{name}=null")
-    if config.labels == 0 and is_supervised(config):
+    if config.labels == 0 and ends_in_estimator(config):
         on_pixels = is_estimator(config)
         what = f"model={config.model.name}" + ("" if on_pixels else f" classifier={config.classifier}")
         raise UserError(f"labels=0 leaves {what} nothing to learn from; use for example labels=100, or model=m2")
@@ -269,6 +270,11 @@ def _check_memmap(config: Config) -> None:
         raise UserError(
             f"model={what} keeps q(z | x) of every row in memory, which data=memmap is too large for; use model=m2, or "
             f"model={first.model.name} classifier=none"
+        )
+    if config.model.name in TRANSDUCTIVE:
+        raise UserError(
+            f"model={config.model.name} keeps every unlabelled row in memory, which data=memmap is too large for; use "
+            "model=m2, or model=svm on the labelled rows alone"
         )
     if config.trainer.devices > 1 and config.network.norm == "batch":
         raise UserError(

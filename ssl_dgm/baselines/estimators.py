@@ -35,35 +35,40 @@ def create(name: str, seed: int, config: Config, image: Image | None, device: st
         device: of those that are torch networks.
     """
     e = config.estimator
+    # Latents differ in scale; pixels share one, and those that hardly vary should weigh little.
+    on_pixels = is_estimator(config)
+    scaled = "passthrough" if on_pixels else StandardScaler()
+    hidden = tuple(config.network.hidden)
     torch_network = {"random_state": seed, "device": device, "verbose": config.trainer.progress}
     match name:
         case "tsvm":
-            return TSVM(kernel=e.kernel, restarts=e.restarts, random_state=seed, verbose=config.trainer.progress)
+            return TSVM(
+                kernel=e.kernel, restarts=e.restarts, standardise=not on_pixels, random_state=seed,
+                verbose=config.trainer.progress,
+            )  # fmt: skip
         case "cnn":
             return ConvolutionalNetwork(image=image, **_told(updates=e.updates), **torch_network)
         case "cae":
-            return ContractiveAutoEncoder(**_told(updates=e.updates, epochs=e.epochs), **torch_network)
+            return ContractiveAutoEncoder(hidden, **_told(updates=e.updates, epochs=e.epochs), **torch_network)
         case "mtc":
-            return ManifoldTangentClassifier(**_told(updates=e.updates, epochs=e.epochs), **torch_network)
+            told = _told(updates=e.updates, epochs=e.epochs)
+            return ManifoldTangentClassifier(hidden=hidden, **told, **torch_network)
         case "inception":
             told = _told(epochs=e.epochs)
             return Inception(image=image, weights=e.weights, scaling=e.scaling, **told, **torch_network)
         case "nn":
-            return MLPClassifier(tuple(config.network.hidden), alpha=1e-4, max_iter=300, random_state=seed)
+            return MLPClassifier(hidden, alpha=1e-4, max_iter=300, random_state=seed)
         case "logistic":
             return make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
         case "svm":
-            # Latents differ in scale; pixels share one, and those that hardly vary should weigh little.
-            return make_pipeline("passthrough" if is_estimator(config) else StandardScaler(), SVC(kernel=e.kernel))
+            return make_pipeline(scaled, SVC(kernel=e.kernel))
         case "knn":
             return KNeighborsClassifier(e.neighbours or 1)
         case "label_spreading":
             return LabelSpreading("knn", n_neighbors=e.neighbours or 7)
         case "self_training":
             # A row is learned from as soon as its class has a probability of 0.9.
-            base = make_pipeline(
-                "passthrough" if is_estimator(config) else StandardScaler(), LogisticRegression(max_iter=200)
-            )
+            base = make_pipeline(scaled, LogisticRegression(max_iter=200))
             return SelfTrainingClassifier(base, threshold=0.9)
     raise ValueError(f"no estimator {name}")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from ssl_dgm import records
-from ssl_dgm.config import is_supervised
+from ssl_dgm.config import ends_in_estimator
 from ssl_dgm.files import write_atomic
 from ssl_dgm.tables import cells as cells_of
 from ssl_dgm.tables import collect, grid, output, spec
@@ -199,7 +199,7 @@ def _theirs(table: Table, row: str, column: str) -> str:
 def _length(one: Made, row: str, column: str) -> str:
     """'80 of 3,000 epochs' against the same cell at the paper's length; '' of what has no epochs, or is that cell."""
     cell = next(cell for cell in one.states if cell.row == row and column in cell.columns)
-    if is_supervised(cell.config):
+    if ends_in_estimator(cell.config):
         return ""
     rows = one.states[cell].rows
     ours = max(int(r["epochs"]) for r in rows)

@@ -79,7 +79,7 @@ class Job:
     @property
     def attributes_slots(self) -> bool:
         """Whether the labels of the validation rows say which class a value of y is."""
-        has_y = schema.needs_labels(self.config) and not schema.is_supervised(self.config)
+        has_y = schema.needs_labels(self.config) and not schema.ends_in_estimator(self.config)
         return has_y and self.slots.num_free > 0
 
 
@@ -113,7 +113,8 @@ def check(config: Config, source: Source) -> None:
     """Refuses models, of both stages, that such rows are not for.
 
     Raises:
-        UserError: for convolutions, likelihoods and conditions that the rows have no use for.
+        UserError: for convolutions, likelihoods and conditions that the rows have no use for, and for a classifier of a
+            single class.
     """
     image_of(config, source)
     likelihood = config.model.likelihood
@@ -122,6 +123,17 @@ def check(config: Config, source: Source) -> None:
         raise UserError(
             f"model={config.model.name} sees images, and rows of data={source.name} are real numbers"
             f"{' once they are whitened' if config.data.pca else ''}; use model=nn, or images as they are"
+        )
+    if config.model.name in OF_IMAGES and config.data.min_pixel_sd > 0:
+        raise UserError(
+            f"model={config.model.name} sees images, and data.min_pixel_sd={config.data.min_pixel_sd} drops pixels; "
+            "use data.min_pixel_sd=0, or model=nn"
+        )
+    known = Slots.of(config, source).labelled if config.labels and schema.ends_in_estimator(config) else ()
+    if len(known) == 1:
+        raise UserError(
+            f"only class {known[0]} of data={source.name} has labels, and a classifier tells two or more apart; label "
+            "another by classes.labelled, or use a deep generative model"
         )
     if real and likelihood not in ("auto", "gaussian") and not schema.is_estimator(config):
         what = "real numbers" if source.real else "whitened"
@@ -252,7 +264,7 @@ def save(job: Job, seed: int, metrics: dict[str, float], facts: dict[str, Any]) 
     if split is not None:
         facts = {"labels": len(split.labelled), **facts}
         splits.save(split, job.folder / f"seed-{seed}" / "split.json")
-    chosen = config.selection == "best_validation" and not schema.is_supervised(config)
+    chosen = config.selection == "best_validation" and not schema.ends_in_estimator(config)
     validated = len(job.source.train_y) - job.source.num_train if chosen or job.attributes_slots else 0
     facts = {
         "split_seed": None if split is None else split.split_seed,
@@ -277,7 +289,7 @@ def _unlabelled(job: Job, split: splits.Split | None) -> dict[str, Any]:
     if schema.is_estimator(job.config):
         learns = job.config.model.name in schema.TRANSDUCTIVE
         return {"pool": len(split.unlabelled) if split is not None and learns else None, "order": None}
-    of_m1 = schema.is_supervised(job.config)
+    of_m1 = schema.ends_in_estimator(job.config)
     pool = job.pool if split is None or of_m1 else len(split.unlabelled)
     return {"pool": pool, "order": job.config.data.order}
 

@@ -17,7 +17,7 @@ from ssl_dgm.data import sources, splits
 from ssl_dgm.data.slots import Slots
 from ssl_dgm.data.source import Source
 from ssl_dgm.files import locked, remove_torn
-from ssl_dgm.training import checkpoints, devices, estimates, generative, loggers, supervised
+from ssl_dgm.training import checkpoints, classifiers, devices, estimates, generative, loggers
 from ssl_dgm.training.fit import check_device, deadline_of
 from ssl_dgm.training.jobs import Job, Result, Say, check, outline
 
@@ -91,12 +91,12 @@ def _carry_out(job: Job, result: Result, command: str, shared: Sequence[torch.de
             say(f"finished before: {'seed' if len(done) == 1 else 'seeds'} {', '.join(map(str, done))} of {job.key}")
         if missing and result.first is not None:
             job.first = generative.open_first_stage(job, result.first)
-        if not schema.is_supervised(config):
+        if not schema.ends_in_estimator(config):
             result.lost |= devices.train(job, _groups(job, missing, len(shared)), shared)
         else:
             for group in _chunks(missing, config.seeds_at_once):
                 with loggers.opened(config, job.key, folder, group) as job.log:
-                    supervised.fit(job, group)
+                    classifiers.fit(job, group)
                     for picture in result.pictures:
                         job.log.picture(picture)
         for seed in config.seeds:

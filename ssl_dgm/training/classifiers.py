@@ -1,4 +1,4 @@
-"""Supervised estimators, on pixels or on the features of an M1."""
+"""Estimators with fit and predict, on pixels or on the features of an M1, as runs."""
 
 import time
 from typing import Any
@@ -15,7 +15,7 @@ from ssl_dgm.training.jobs import Job, save
 
 
 def fit(job: Job, seeds: list[int]) -> None:
-    """A supervised estimator per seed, on pixels or on the features of the M1, and their records."""
+    """An estimator per seed, and their records."""
     source = job.source
     for seed in seeds:
         started = time.monotonic()
@@ -37,7 +37,7 @@ def fit(job: Job, seeds: list[int]) -> None:
 
 
 def fitted(job: Job, seed: int) -> Any:
-    """The estimator of a seed, fitted to its labelled rows."""
+    """The estimator of a seed, fitted to its labelled rows, and to its unlabelled pool where it learns from that."""
     config, split = job.config, job.splits[seed]
     name = config.model.name if job.first is None else config.classifier
     rows = split.labelled
