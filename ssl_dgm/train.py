@@ -36,8 +36,10 @@ Trains a model on few labels and many unlabelled rows, and prints its test error
   python -m ssl_dgm.train -m model=m2,m1m2 labels=100,600 seeds=[0,1,2]   a sweep
 
 Choices
-  model       m1 (with classifier=logistic|svm|knn|none), m2, m1m2, nn (supervised network)
-  data        digits (embedded), mnist, fashion_mnist (from the folder SSL_DGM_DATA, or downloaded),
+  model       m1 (with classifier=logistic|svm|tsvm|knn|...|none), m2, m1m2, avae, adgm, sdgm, gmdgm, gmvae, cvae;
+              nn, knn, svm, cnn, inception on the labelled rows alone; tsvm, cae, mtc, label_spreading, self_training
+  data        digits (embedded), mnist, fashion_mnist, svhn, cifar10, cifar100 (from the folder SSL_DGM_DATA, or
+              downloaded), norb, frey, lfw (from that folder),
               mnist_semi_unsupervised (3 to 7 have no labels), memmap (shards larger than memory in data.folder);
               of your own: npz (data.file=my.npz), folder (of pictures, data.folder=...), csv (data.file, data.target)
   budget      paper (the paper's text), short (a laptop's CPU), smoke (seconds)
