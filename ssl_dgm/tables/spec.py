@@ -82,6 +82,7 @@ class Table:
     digits: int = 2
     seeds: dict[str, list[int]] = field(default_factory=dict)  # by budget
     base: list[str] = field(default_factory=list)
+    at: dict[str, list[str]] = field(default_factory=dict)  # what every cell adds at a budget
     columns: dict[str, Column] = field(default_factory=dict)
     rows: dict[str, Measured] = field(default_factory=dict)
     quoted: dict[str, Quoted] = field(default_factory=dict)
@@ -104,7 +105,8 @@ class Table:
         """The overrides of a cell."""
         r = self.rows[row]
         own, here = (r.columns or {}).get(column, []), r.at.get(budget, [])
-        return (*self.base, *r.overrides, *self.columns[column].overrides, *own, *here, f"budget={budget}")
+        all_here = self.at.get(budget, [])
+        return (*self.base, *all_here, *r.overrides, *self.columns[column].overrides, *own, *here, f"budget={budget}")
 
 
 def scale(metric: str) -> float:
@@ -193,7 +195,7 @@ def _check(path: Path, table: Table) -> None:
         raise UserError(f"{path}: best_by={table.best_by} would choose on the test rows; use validation/error")
     if both := set(table.rows) & set(table.quoted):
         raise UserError(f"{path}: '{both.pop()}' is both a row and a quoted one; rename one")
-    budgets = {"reading": table.reading, **{f"row {name}": row.at for name, row in table.rows.items()}}
+    budgets = {"reading": table.reading, "at": table.at, **{f"row {name}": row.at for name, row in table.rows.items()}}
     for where, of in budgets.items():
         if unknown := [budget for budget in of if budget not in BUDGETS]:
             raise UserError(f"{path}: {where} names budget {unknown[0]}; there are {', '.join(BUDGETS)}")
@@ -234,6 +236,7 @@ def _check_numbers(path: Path, table: Table) -> None:
 def _check_words(path: Path, table: Table) -> None:
     parts = [part.overrides for part in (*table.rows.values(), *table.columns.values())]
     parts += [words for row in table.rows.values() for words in (*(row.columns or {}).values(), *row.at.values())]
+    parts += list(table.at.values())
     for word in (*table.base, *(word for part in parts for word in part)):
         if not isinstance(word, str):
             raise UserError(f"{path}: {word} is no override; write for example labels=100")

@@ -150,7 +150,7 @@ def test_a_batch_smaller_than_the_processes_is_refused_at_once(command: Command,
         (("data=memmap", "model=m2", "trainer.devices=0"), "trainer.devices=0 is not positive"),
         (("data=memmap", "data.folder=x", "model=m1m2"), "use model=m2, or model=m1 classifier=none"),
         (("data=memmap", "data.folder=x", "model=m1"), "model=m1 classifier=svm keeps q(z | x) of every row"),
-        (("data=digits", "data.folder=x"), "data.folder=x is where data=memmap is read from"),
+        (("data=digits", "data.folder=x"), "data.folder=x is for data=memmap or data=folder"),
         (("data=digits", "trainer.devices=0"), "trainer.devices=0"),
     ],
 )
