@@ -56,7 +56,8 @@ def _path(cell: Cell, seed: int | str, folder: Path) -> Path:
 def shares(text: str) -> list[list[float]]:
     """[C, C + 1] of what `Clusters.to_csv` writes: a class's test rows by the class of their slot, the last of none."""
     _, *lines, last = csv.reader(text.splitlines())
-    attributed, num_classes = [int(text) for text in last[1:]], len(lines)
+    names, num_classes = [line[0] for line in lines], len(lines)
+    attributed = [names.index(text) if text in names else -1 for text in last[1:]]
     made = []
     for _, *texts in lines:
         counts = [0] * (num_classes + 1)
