@@ -152,6 +152,10 @@ def _one(table: Table, arguments: argparse.Namespace, deadline: float | None) ->
     cells = cells_of.cells(table, arguments.budget, arguments.runs, known)
     others = output.from_elsewhere(arguments.rows, table, cells, say)
     chosen = [cell for cell in cells if _is_chosen(table, cell, arguments.only)]
+    only_looks = arguments.status or arguments.dry_run or arguments.render_only
+    if not only_looks and cells_of.fetch(chosen, say):
+        cells = cells_of.cells(table, arguments.budget, arguments.runs, known)
+        chosen = [cell for cell in cells if _is_chosen(table, cell, arguments.only)]
     if arguments.status or arguments.dry_run:
         states = [cells_of.look(table, cell, [*known, *others], say) for cell in chosen]
         say(cells_of.status(chosen, states) if arguments.status else _commands(chosen, states, arguments, table))

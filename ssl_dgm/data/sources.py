@@ -65,6 +65,12 @@ def digest_of(data: DataConfig | str) -> str:
     return published.remembered(about, lambda: load(data).sha256)
 
 
+def is_here(data: DataConfig | str) -> bool:
+    """Whether nothing has to be downloaded to know the data set's sha256, once `check_available` has nothing to say."""
+    settings, reader = _settings(data), _reader(data)
+    return settings.name in DIGESTS or all(path.is_file() for path in getattr(reader, "files", lambda _: [])(settings))
+
+
 def check_available(data: DataConfig | str) -> None:
     """Nothing, once it is known that `load` finds its files or may download them; takes no time.
 

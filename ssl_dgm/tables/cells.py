@@ -1,10 +1,11 @@
 """The cells of a table: which run each one is, and how far that run has come."""
 
+import contextlib
 import dataclasses
 import os
 import statistics
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -133,6 +134,8 @@ def _data(data: DataConfig, known: Sequence[Row], read: dict[str, str]) -> tuple
     """
     try:
         sources.check_available(data)
+        if not sources.is_here(data):
+            raise UserError(f"{data.name} is not on this machine yet; making the table downloads it")
     except UserError as error:
         sentence = str(error)
         # It stands under tables that are published, where no reader has this machine's folders.
@@ -142,6 +145,21 @@ def _data(data: DataConfig, known: Sequence[Row], read: dict[str, str]) -> tuple
     if repr(data) not in read:
         read[repr(data)] = sources.digest_of(data)
     return read[repr(data)], ""
+
+
+def fetch(cells: Iterable[Cell], say: Say) -> bool:
+    """Downloads what these cells lack where it may be downloaded; whether any of it came."""
+    came = False
+    for data in {repr(cell.config.data): cell.config.data for cell in cells if cell.absent}.values():
+        with contextlib.suppress(UserError):
+            sources.check_available(data)
+            say(f"{data.name} is not on this machine yet; downloading it")
+            try:
+                sources.digest_of(data)
+                came = True
+            except UserError as error:
+                say(str(error))
+    return came
 
 
 def _with_published_split(config: Config) -> Config:

@@ -7,9 +7,11 @@ import pytest
 
 from ssl_dgm import config as schema
 from ssl_dgm import records
+from ssl_dgm.config import UserError
+from ssl_dgm.data import published
 from ssl_dgm.files import locked
 from ssl_dgm.tables import collect, spec
-from ssl_dgm.tables.cells import Cell, State, cells, look, status
+from ssl_dgm.tables.cells import Cell, State, cells, fetch, look, status
 
 TABLE = """
 title: Small
@@ -126,6 +128,29 @@ def test_cells_whose_data_are_elsewhere(tmp_path: Path, monkeypatch: pytest.Monk
     assert look(table, own, rows[:1], print).name == "no data", "the seed that lacks can't be trained here"
     assert len(look(table, own, rows[:1], print).rows) == 1
     assert [cell.name for cell in cells(table, "smoke", runs, rows, only_known=True)] == ["m2@own"]
+
+
+def test_looking_at_a_table_downloads_nothing_and_making_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SSL_DGM_DATA", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    asked, said = [], []
+
+    def download(url: str, path: Path, md5: str) -> None:
+        asked.append(path.name)
+        raise UserError(f"{url} could not be downloaded (no network)")
+
+    monkeypatch.setattr(published, "download", download)
+    (tmp_path / "far.yaml").write_text(ELSEWHERE.replace("data=mnist", "data=svhn"))
+    table = spec.read(tmp_path / "far.yaml")
+    svhn, own = cells(table, "smoke", str(tmp_path / "runs"))
+    state = look(table, svhn, [], print)
+    assert (state.name, state.note) == ("no data", "svhn is not on this machine yet; making the table downloads it")
+    assert not asked
+    assert not fetch([svhn, own], said.append)
+    assert asked == ["train_32x32.mat"]
+    assert len(said) == 2 and "could not be downloaded" in said[1], "of rows that nobody can download nothing is said"
 
 
 def test_failed_and_running(table: spec.Table, made: dict[str, Cell]) -> None:
