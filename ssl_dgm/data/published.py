@@ -35,10 +35,10 @@ def missing(name: str, path: Path, page: str) -> UserError:
     Args:
         page: where it can be had.
     """
-    place = path.parent.name
+    wanted = path.relative_to(root()) if path.is_relative_to(root()) else path.name
     return UserError(
         f"{path.name} of {name} is missing from {path.parent}; put it there (from {page}), or set SSL_DGM_DATA to the "
-        f"folder that has {place}/{path.name}"
+        f"folder that has {wanted}"
     )
 
 
