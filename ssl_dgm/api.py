@@ -16,7 +16,8 @@ from ssl_dgm.compose import compose
 from ssl_dgm.config import Config, UserError
 from ssl_dgm.data import npz, sources, splits
 from ssl_dgm.data.inputs import Posteriors
-from ssl_dgm.evaluation import figures, scores
+from ssl_dgm.drawing import kinds
+from ssl_dgm.evaluation import generated, scores
 from ssl_dgm.files import sha256_of
 from ssl_dgm.models.base import DeepGenerativeModel
 from ssl_dgm.probability import bounds
@@ -24,7 +25,7 @@ from ssl_dgm.probability.randomness import Streams
 from ssl_dgm.tables import collect
 from ssl_dgm.training import classifiers, generative
 from ssl_dgm.training.fit import find_device
-from ssl_dgm.training.jobs import Job, Result, create, inputs
+from ssl_dgm.training.jobs import Job, Result, create, inputs, trained
 from ssl_dgm.training.run import run as carry_out
 
 
@@ -99,7 +100,6 @@ class Fitted:
     Attributes:
         folder, seed, config: which run it is.
         record: everything that was noted of it; `metrics` is a part of that.
-        model: the LightningModule with its weights, or a scikit-learn estimator.
     """
 
     def __init__(self, folder: Path, seed: int, device: str = "auto") -> None:
@@ -115,13 +115,16 @@ class Fitted:
                 f"{self._job.first.result.folder} was trained again and has other weights than the M1 that seed "
                 f"{seed} of {folder.name} was trained on; run the command in its README.md with force=true"
             )
-        self.model: Any = (
-            _estimator(self._job, seed) if schema.ends_in_estimator(self.config) else _network(self._job, seed)
-        )
+        self._network = None if schema.ends_in_estimator(self.config) else _network(self._job, seed)
 
     def __repr__(self) -> str:
         found = ", ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())
         return f"<{self.record['model']} on {self.config.data.called}, seed {self.seed}: {found}>"
+
+    @cached_property
+    def model(self) -> Any:
+        """The LightningModule with its weights, or a scikit-learn estimator, which is fitted when it is asked for."""
+        return _estimator(self._job, self.seed) if self._network is None else self._network
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -209,7 +212,7 @@ class Fitted:
         first = self._job.first and (self._job.first.model, self._job.first.live)
         streams = Streams([seed], "samples asked for", self.model.device)
         with torch.no_grad():
-            means = figures.draw(self.model, first, n, one_hot, streams)
+            means = generated.draw(self.model, first, n, one_hot, streams)
         return self._job.source.to_images(means.view(n, -1).cpu().numpy())
 
     def complete(self, x: Any) -> np.ndarray:
@@ -220,8 +223,22 @@ class Fitted:
         """
         if not (isinstance(self.model, DeepGenerativeModel) and self.model.factorisation.conditions):
             raise UserError(f"{self.record['model']} is not conditioned on a part of x; use model=cvae")
-        completed = figures.completions(self.model, self._rows(x))[:, 2:]
+        completed = generated.completions(self.model, self._rows(x))[:, 2:]
         return self._job.source.to_images(completed.cpu().numpy())
+
+    def draw(self, *names: str, folder: Path | str | None = None) -> list[Path]:
+        """Draws figures of it as PNG and PDF with their captions (docs/figures.md); returns the PNGs.
+
+        Args:
+            names: which, or the name of a set; all by default. Those that it does not have are left out.
+            folder: where to; the run's own `figures` by default.
+
+        Raises:
+            UserError: for a name that is none, and when the folder cannot be written to.
+        """
+        chosen = kinds.named(names or ("all",))
+        seen = trained(self._job, self._network, self.seed)
+        return kinds.draw(seen, self.folder / "figures" if folder is None else Path(folder), chosen)
 
     def _rows(self, x: Any) -> Tensor:
         """x as the rows that the model sees: float32 [N, x_dim], pixels in [0, 1], on its device."""

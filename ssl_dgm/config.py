@@ -195,6 +195,7 @@ class TrainerConfig:
     compile: str = "auto"  # torch.compile: always, never, or auto: long runs on a CPU whose tensors keep their shapes
     cuda_graph: bool = True  # on a GPU: launch an update's kernels as one graph
     devices: int = 1  # of one run, which share its seeds
+    figures: str = "quick"  # drawn at the end: quick, those that take seconds; all; few; none
 
 
 @dataclass

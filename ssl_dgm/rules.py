@@ -32,6 +32,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "budget.precision": ("32", "bf16", "tf32"),
     "trainer.compile": ("auto", "always", "never"),
     "trainer.replicas": ("auto", "vmap", "loop"),
+    "trainer.figures": ("none", "few", "quick", "all"),
     "logger.name": ("csv", "wandb", "tensorboard"),
     "logger.mode": ("auto", "online", "offline"),
     "data.pool": ("train", "train+validation"),

@@ -26,10 +26,12 @@ ORDER = (
     "models",
     "baselines",
     "evaluation",
+    "drawing",
     "training",
     "train",
     "api",
     "table",
+    "figures",
     "runs",
 )
 # Where a heavy library may be imported at all.
@@ -37,7 +39,7 @@ ALLOWED = {
     "pytorch_lightning": ("data/datamodule.py", "models/base.py", "training/"),
     "hydra": ("compose.py", "train.py"),
     "sklearn": ("baselines/", "data/toy.py"),
-    "matplotlib": ("evaluation/figures.py", "training/loggers.py"),
+    "matplotlib": ("drawing/", "training/loggers.py"),
 }
 TORCH_FREE = (
     "config",
@@ -49,6 +51,7 @@ TORCH_FREE = (
     "records",
     "tables",
     "table",
+    "figures",
     "runs",
     "data/source",
     "data/idx.py",

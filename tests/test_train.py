@@ -28,7 +28,13 @@ def test_the_main_job(command: Command, tmp_path: Path) -> None:
         assert line in outcome.out
     (folder,) = tmp_path.glob("runs/m1m2-digits-50-smoke-*")
     assert "python -m ssl_dgm.train " + " ".join(words) in (folder / "README.md").read_text()
-    for name in ("config.json", "samples.png", "curves.png", "group-0-3/metrics.csv", "seed-3/split.json"):
+    for name in (
+        "config.json",
+        "figures/samples.png",
+        "figures/curves.png",
+        "group-0-3/metrics.csv",
+        "seed-3/split.json",
+    ):
         assert (folder / name).stat().st_size > 100
     record = read_json(folder / "seed-3" / "result.json")
     (m1,) = tmp_path.glob("runs/m1-digits-smoke-*/seed-0/weights.safetensors")

@@ -112,6 +112,16 @@ def score(slots: Slots, validation: tuple[np.ndarray, np.ndarray], test: tuple[n
     return Clusters(attributed, unseen, found)
 
 
+def of_classes(predicted: np.ndarray, targets: np.ndarray, names: Sequence[str]) -> str:
+    """The CSV of test rows by true and predicted class, int64 [N] each."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["class", *(f"predicted {name}" for name in names)])
+    counts = confusion(predicted, targets, len(names), len(names))
+    writer.writerows([name, *row] for name, row in zip(names, counts.tolist()))
+    return text.getvalue()
+
+
 def accuracies(name: str, right: np.ndarray, counts: np.ndarray, slots: Slots) -> dict[str, float]:
     """Share of rows that are right, of all and, where some classes are labelled and some hidden, of either kind.
 

@@ -9,9 +9,11 @@ import torch
 from ssl_dgm import config as schema
 from ssl_dgm.baselines import estimators
 from ssl_dgm.data.inputs import Posteriors
+from ssl_dgm.drawing import kinds
 from ssl_dgm.evaluation import clusters
+from ssl_dgm.files import write_atomic
 from ssl_dgm.probability.randomness import Streams
-from ssl_dgm.training.jobs import Job, save
+from ssl_dgm.training.jobs import Job, save, trained
 
 
 def fit(job: Job, seeds: list[int]) -> None:
@@ -22,17 +24,22 @@ def fit(job: Job, seeds: list[int]) -> None:
         estimator = fitted(job, seed)
         validation = np.arange(source.num_train, len(source.train_y))
         x, x_test = _features(job, seed, validation)
+        predicted = estimator.predict(x_test)
         metrics = {
             "validation/error": estimators.error(estimator, x, source.train_y[validation]),
-            "test/error": estimators.error(estimator, x_test, source.test_y),
+            "test/error": float(np.mean(predicted != source.test_y)),
         }
         if job.slots.hidden:
             num_classes = source.num_classes
-            counts = clusters.confusion(estimator.predict(x_test), source.test_y, num_classes, num_classes)
+            counts = clusters.confusion(predicted, source.test_y, num_classes, num_classes)
             right = clusters.right(counts, np.arange(num_classes))
             metrics |= clusters.accuracies("test/accuracy", right, counts, job.slots)
         facts = {"epochs": 0, "updates": 0, "train_seconds": round(time.monotonic() - started, 1)}
         facts["live_units"] = None if job.first is None else int(job.first.live.sum())
+        confusion = clusters.of_classes(predicted, source.test_y, source.class_names)
+        write_atomic(job.folder / f"seed-{seed}" / "confusion.csv", confusion)
+        if seed == seeds[0]:
+            kinds.at_end(trained(job, None, seed), job.config.trainer.figures, job.say)
         save(job, seed, metrics, facts)
 
 

@@ -10,11 +10,11 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from ssl_dgm import records
 from ssl_dgm.config import Config, UserError
 from ssl_dgm.data.inputs import Inputs, Pixels
 from ssl_dgm.data.shards import Shards
-from ssl_dgm.evaluation import clusters, figures, likelihood, scores
+from ssl_dgm.drawing import kinds
+from ssl_dgm.evaluation import clusters, likelihood, scores
 from ssl_dgm.evaluation.clusters import Clusters
 from ssl_dgm.files import sha256_of, write_atomic
 from ssl_dgm.models.base import DeepGenerativeModel
@@ -22,7 +22,7 @@ from ssl_dgm.probability.replicas import one_seed
 from ssl_dgm.records import read_curves
 from ssl_dgm.training import checkpoints
 from ssl_dgm.training.fit import fit
-from ssl_dgm.training.jobs import FirstStage, Job, Result, assembled, create, data_module, inputs, save
+from ssl_dgm.training.jobs import FirstStage, Job, Result, assembled, create, data_module, inputs, save, trained
 from ssl_dgm.training.loggers import Log
 
 
@@ -35,15 +35,7 @@ def train(job: Job, seeds: list[int]) -> dict[int, str]:
     data = data_module(job, train, seeds)
     again = partial(assembled, dataclasses.replace(job, say=_nothing, log=Log()), seeds)
     lost = fit(config, model, data, group, job.device, job.deadline, job.say, job.log, again)
-    metrics, found = _metrics(job, model, train, test)
-    # Before the records: what has one is not looked at again.
-    _draw(job, model, train)
-    if found and (first := job.config.seeds[0]) in set(seeds) - lost.keys():
-        of_first = found[seeds.index(first)]
-        path, title = job.folder / "confusion.png", f"{records.model_name(config)} on {job.source.name}, seed {first}"
-        names = job.source.class_names
-        figures.confusion(path, of_first.confusion, of_first.attribution, job.slots.labelled, title, names)
-    figures.curves(job.folder)
+    metrics, found, confusions = _metrics(job, model, train, test)
     epochs = read_curves(group / "metrics.csv")
     facts = {
         "epochs": config.budget.epochs,
@@ -51,7 +43,7 @@ def train(job: Job, seeds: list[int]) -> dict[int, str]:
         "train_seconds": round(sum(row["seconds"] for row in epochs if row["seed"] == seeds[0]), 1),
         "live_units": None if job.first is None else int(job.first.live.sum()),
     }
-    weights = model.state_dict()
+    weights, kept = model.state_dict(), {}
     for s, seed in enumerate(seeds):
         if seed in lost:
             continue
@@ -61,13 +53,27 @@ def train(job: Job, seeds: list[int]) -> dict[int, str]:
         # One entry: several would be written in an order that changes from run to run.
         content = to_safetensors(tensors, {"about": f"{job.key}: {model}"})
         write_atomic(job.folder / f"seed-{seed}" / "weights.safetensors", content)
-        own = {**facts, "weights_sha256": hashlib.sha256(content).hexdigest()}
+        kept[seed] = {**facts, "weights_sha256": hashlib.sha256(content).hexdigest()}
+        if confusions:
+            write_atomic(job.folder / f"seed-{seed}" / "confusion.csv", confusions[s])
         if found:
-            write_atomic(job.folder / f"seed-{seed}" / "confusion.csv", found[s].to_csv(job.source.class_names))
-            own["attribution"] = found[s].attribution.tolist()
-        save(job, seed, {name: value[s] for name, value in metrics.items()}, own)
+            kept[seed]["attribution"] = found[s].attribution.tolist()
+    # Before the records: what has one is not looked at again.
+    if kept and (job.config.seeds[0] in kept or not (job.folder / "figures").exists()):
+        drawn = next(iter(kept)) if job.config.seeds[0] not in kept else job.config.seeds[0]
+        one = one_of(job, model, seeds.index(drawn))
+        kinds.at_end(trained(job, one, drawn), job.config.trainer.figures, job.say)
+    for seed, own in kept.items():
+        save(job, seed, {name: value[seeds.index(seed)] for name, value in metrics.items()}, own)
     checkpoints.remove(group)
     return lost
+
+
+def one_of(job: Job, model: DeepGenerativeModel, s: int) -> DeepGenerativeModel:
+    """The model of the seed in place s alone."""
+    one = create(job, [model.seeds[s]], model.x_dim)
+    one.load_state_dict({name: tensor[s : s + 1] for name, tensor in model.state_dict().items()})
+    return one.to(job.device).eval()
 
 
 def _nothing(line: str) -> None:
@@ -76,8 +82,8 @@ def _nothing(line: str) -> None:
 
 def _metrics(
     job: Job, model: DeepGenerativeModel, train: Inputs, test: Inputs
-) -> tuple[dict[str, list[float]], list[Clusters]]:
-    """Every metric of every seed, and the slots of each, if they are attributed to classes.
+) -> tuple[dict[str, list[float]], list[Clusters], list[str]]:
+    """Every metric of every seed; the slots of each, if they are attributed to classes; and its confusion.csv.
 
     The one place that reads the test rows of a trained model.
     """
@@ -91,6 +97,7 @@ def _metrics(
     model.eval()
     found: dict[str, Tensor] = {}
     of_slots: list[Clusters] = []
+    confusions: list[str] = []
     if model.has_classes:
         predict = _posterior_of_classes(config, model)
         validation, unseen = predict(train, len(y), num_train), predict(test, len(y_test), 0)
@@ -101,9 +108,12 @@ def _metrics(
                 for name in of_slots[0].metrics
             }
             found["test/entropy_y"] = scores.entropy(unseen)
+            confusions = [one.to_csv(source.class_names) for one in of_slots]
         else:
             found["validation/error"] = scores.error(validation, y[num_train:])
             found["test/error"] = scores.error(unseen, y_test)
+            predicted = unseen.argmax(-1).cpu().numpy()
+            confusions = [clusters.of_classes(one, source.test_y, source.class_names) for one in predicted]
     found |= _densities(job, model, test)
     if not model.has_classes:
         found["validation/bound"] = model.validation["bound"] if model.validation else found["test/bound"]
@@ -114,7 +124,7 @@ def _metrics(
             for s in range(len(model.seeds))
         ]
         found["live_units"] = torch.stack(live)
-    return {name: [float(v) for v in value] for name, value in found.items()}, of_slots
+    return {name: [float(v) for v in value] for name, value in found.items()}, of_slots, confusions
 
 
 def _densities(job: Job, model: DeepGenerativeModel, test: Inputs) -> dict[str, Tensor]:
@@ -174,22 +184,3 @@ def open_first_stage(job: Job, result: Result) -> FirstStage:
         )
     job.say(f"M1: {int(live.sum())} of {len(live)} latent units are live (s.d. of their means above threshold)")
     return FirstStage(result, model, q_train, q_test, live, sha256_of(path))
-
-
-def _draw(job: Job, model: DeepGenerativeModel, train: Inputs) -> None:
-    """Samples of the group's first seed, where they are images."""
-    if not job.source.is_image:
-        return None
-    path, title = job.folder / "samples.png", f"{records.model_name(job.config)} on {job.source.name}"
-    if model.factorisation.conditions:
-        last = min(job.source.num_train + figures.STYLES, len(job.source.train_y))
-        first = torch.arange(job.source.num_train, last, device=job.device)
-        images = job.source.to_images(figures.completions(model, train.mean(first)).cpu().numpy())
-        headings = ["image", "given", *[""] * figures.STYLES]
-        return figures.save_samples(path, images, "validation images, and draws of what is not given", title, headings)
-    means = figures.samples(model, job.first and (job.first.model, job.first.live))
-    images = job.source.to_images(means.cpu().numpy())
-    y_is = "slot" if job.attributes_slots else "class"
-    columns = f"columns: {y_is} y; rows: one draw of the latents each" if model.has_classes else ""
-    names = () if job.attributes_slots or job.source.classes is None else job.source.classes
-    return figures.save_samples(path, images, columns, title, names)

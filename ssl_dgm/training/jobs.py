@@ -18,6 +18,7 @@ from ssl_dgm.data.inputs import Inputs, OnDisk, Pixels, Posteriors, Reals
 from ssl_dgm.data.shards import Shards
 from ssl_dgm.data.slots import Slots
 from ssl_dgm.data.source import Source
+from ssl_dgm.drawing.trained import Trained
 from ssl_dgm.models.base import DeepGenerativeModel
 from ssl_dgm.probability import convolutions
 from ssl_dgm.probability.convolutions import Image
@@ -45,7 +46,7 @@ class Result:
     @property
     def pictures(self) -> list[Path]:
         """The pictures that were drawn."""
-        return sorted(self.folder.glob("*.png"))
+        return sorted(self.folder.glob("figures/*.png"))
 
 
 @dataclass
@@ -256,6 +257,13 @@ def assembled(job: Job, seeds: Sequence[int], device: torch.device) -> tuple[Dee
     job = dataclasses.replace(job, device=device)
     train, _ = inputs(job)
     return create(job, seeds, train.x_dim), data_module(job, train, seeds)
+
+
+def trained(job: Job, model: DeepGenerativeModel | None, seed: int) -> Trained:
+    """A seed as its figures see it; without a model where it is an estimator."""
+    first = job.first and (job.first.model, job.first.live)
+    here = (job.config, job.source, job.slots, job.folder, seed, model)
+    return Trained(*here, *inputs(job), first, job.attributes_slots)
 
 
 def save(job: Job, seed: int, metrics: dict[str, float], facts: dict[str, Any]) -> None:

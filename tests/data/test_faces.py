@@ -62,7 +62,7 @@ def test_models_without_classes_train_on_them(data: Path, words: str) -> None:
     put_frey(data)
     small = ("budget=smoke", "network.hidden=[8]", "trainer.progress=false")
     fitted = ssl_dgm.fit("data=frey", *words.split(), *small, verbose=False)
-    assert np.isfinite(fitted.metrics["test/bound"]) and (fitted.folder / "samples.png").is_file()
+    assert np.isfinite(fitted.metrics["test/bound"]) and (fitted.folder / "figures" / "samples.png").is_file()
 
 
 @pytest.mark.realdata
@@ -78,7 +78,7 @@ def test_the_real_frames_become_faces(monkeypatch: pytest.MonkeyPatch) -> None:
     assert means.shape == (200, 28, 20)
     # Drawn faces are like the faces that were held out, which noise would not be.
     assert np.corrcoef(means.mean(0).ravel(), source.values(source.test_x).mean(0))[0, 1] > 0.7
-    assert (fitted.folder / "samples.png").is_file()
+    assert (fitted.folder / "figures" / "samples.png").is_file()
 
 
 @pytest.mark.parametrize(

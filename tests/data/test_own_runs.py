@@ -79,7 +79,7 @@ def test_a_folder_of_pictures_is_trained_on_and_classes_keep_their_names(command
     lines = list(csv.reader((folder / "seed-0" / "confusion.csv").open()))
     assert [line[0] for line in lines[1:-1]] == list(CLASSES)
     assert set(lines[-1][1:]) <= {*CLASSES, "-1"}
-    assert {path.name for path in folder.glob("*.png")} >= {"samples.png", "confusion.png", "curves.png"}
+    assert {path.name for path in folder.glob("figures/*.png")} >= {"samples.png", "confusion.png", "curves.png"}
     fitted = ssl_dgm.load(folder)
     assert fitted.sample(2).shape == (2, 8, 8, 3) and list(fitted.classes) == list(CLASSES)
 

@@ -58,7 +58,7 @@ def test_a_model_trains_on_them_and_predicts(words: tuple[str, ...]) -> None:
     test = flowers()
     error = np.mean(fitted.predict(test.test_x.tolist()) != test.test_y)
     assert error == pytest.approx(fitted.metrics["test/error"], abs=1e-6)
-    assert not list(fitted.folder.glob("samples.png"))
+    assert not list(fitted.folder.glob("figures/samples.png"))
     if "model=m2" in words:
         assert fitted.sample(4).shape == (4, 5)
         assert isinstance(fitted.model.factorisation.p["x"], NormalFactor)

@@ -147,7 +147,7 @@ def test_m1m2_on_whitened_images_draws_and_predicts_colours(monkeypatch: pytest.
     assert error == pytest.approx(fitted.metrics["test/error"], abs=1e-6)
     images = fitted.sample(20, y=4)
     assert images.shape == (20, 32, 32, 3) and images.min() >= 0 and images.max() <= 1
-    assert (fitted.folder / "samples.png").is_file()
+    assert (fitted.folder / "figures" / "samples.png").is_file()
 
 
 @pytest.mark.usefixtures("put_all")

@@ -105,5 +105,5 @@ def test_a_run_states_its_bound_on_pixels_too_and_draws_images(monkeypatch: pyte
     error = np.mean(fitted.predict(digits.test_x) != digits.test_y)
     assert error == pytest.approx(fitted.metrics["test/error"], abs=1e-6)
     assert fitted.sample(3).shape == (3, 8, 8) and 0 <= fitted.sample(3).min() < fitted.sample(3).max() <= 1
-    assert (fitted.folder / "samples.png").exists()
+    assert (fitted.folder / "figures" / "samples.png").exists()
     assert "whitened to 20 components" in fitted.record["rows"]

@@ -162,7 +162,7 @@ def test_wandb_has_the_pictures(logged: dict[str, Path]) -> None:
     for (one,) in offline_runs(folder).values():
         for name in ("samples", "curves"):
             picture = one.folder / "files" / one.summary[f"{name}.path"]
-            assert picture.read_bytes() == (folder / f"{name}.png").read_bytes()
+            assert picture.read_bytes() == (folder / "figures" / f"{name}.png").read_bytes()
 
 
 def test_tensorboard_has_the_scalars_and_pictures_of_the_runs_own_files(logged: dict[str, Path]) -> None:
