@@ -39,7 +39,23 @@ class Run:
 
     overrides: list[str] = field(default_factory=list)
     at: dict[str, list[str]] = field(default_factory=dict)  # what it adds at a budget
+    cell: str = ""  # of a table, whose run it is: table1/m1m2@100
     label: str = ""
+
+    def as_row(self) -> Measured:
+        """Of a table.
+
+        Raises:
+            UserError: for a cell that is none.
+        """
+        if not self.cell:
+            return Measured(overrides=self.overrides, at=self.at, label=self.label)
+        name, _, place = self.cell.partition("/")
+        table, (row, _, column) = spec.read(spec.find(name)), place.rpartition("@")
+        if row not in table.rows or column not in table.columns_of(row):
+            raise UserError(f"{place} is no cell of {name}; write for example table1/m1m2@100")
+        words = {budget: table.words(row, column, budget)[:-1] for budget in spec.BUDGETS}
+        return Measured(at={budget: [*own, *self.overrides] for budget, own in words.items()}, label=self.label)
 
 
 @dataclass
@@ -65,7 +81,7 @@ class Figure:
 
     def as_table(self) -> Table:
         """A row for every run, for the machinery that trains what is missing."""
-        rows = {name: Measured(overrides=run.overrides, at=run.at, label=run.label) for name, run in self.runs.items()}
+        rows = {name: run.as_row() for name, run in self.runs.items()}
         return Table(
             title=self.title, source=self.source, metric=METRIC, seeds=self.seeds, base=["baseline=null", *self.base],
             at=self.at, columns={"run": Column()}, rows=rows, name=self.name,
@@ -108,7 +124,10 @@ def read(path: Path) -> Figure:
     known = [*kinds.KINDS, *compared.COMPARED]
     if figure.draw not in known:
         raise UserError(f"{path}: draw={figure.draw} is no kind of figure; {nearest(figure.draw, known)}")
-    spec.check(path, figure.as_table())
+    try:
+        spec.check(path, figure.as_table())
+    except UserError as error:
+        raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
     return figure
 
 
