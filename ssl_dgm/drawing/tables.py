@@ -132,13 +132,13 @@ def _scaled(panel: Any, axis: Axis, points: Sequence[Point]) -> str:
     name, share = _name(axis.metric), records.unit(axis.metric) == "%"
     values = [point.value for point in points]
     bars = [end for point in points for end in (point.low, point.high) if end is not None]
-    # No share is larger than all, whatever Student says.
-    ends = [*values, *(min(end, 100.0) for end in bars)] if share else [*values, *bars]
+    # There is no share outside, whatever Student says.
+    ends = [*values, *(min(max(end, 0.0), 100.0) if share else end for end in bars)]
     low, high = min(ends, default=0.0), max(ends, default=1.0)
     if not lower_is_better(axis.metric):
         room = MARGIN * (high - low) or 1.0
-        panel.set_ylim(low - room, high + room)
-        says = "does not begin at 0"
+        panel.set_ylim(max(low - room, 0.0) if share else low - room, high + room)
+        says = "begins at 0" if panel.get_ylim()[0] == 0 else "does not begin at 0"
     elif min(values, default=0.0) > 0 and max(values) / min(values) > DECADE:
         panel.set_yscale("log")
         panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
@@ -152,7 +152,8 @@ def _scaled(panel: Any, axis: Axis, points: Sequence[Point]) -> str:
         says = "begins at 0"
     bottom, top = panel.get_ylim()
     cut = any(not bottom <= end <= top for end in bars)
-    return f"The axis of {name} {says}{'; bars that reach its end go on beyond it' if cut else ''}."
+    of = f"{name} ({axis.title})" if axis.title else name
+    return f"The axis of {of} {says}{'; bars that reach its end go on beyond it' if cut else ''}."
 
 
 def _beside(panel: Any, numbers: Sequence[int], drawn: Sequence[Series]) -> Places:

@@ -18,7 +18,7 @@ class Axis:
     Attributes:
         name: what the number counts, 'labels' for example.
         title: what else the columns' names say, 'Fashion-MNIST' for example.
-        numbers: by column, from the smallest.
+        numbers: by column.
     """
 
     name: str
@@ -71,7 +71,7 @@ def axes(table: Table) -> list[Axis]:
             key = ("labels" if labels else table.corner, table.metric_of(name), others)
             found.setdefault(key, {})[name] = int(number)
     made = [
-        Axis(name, metric, _shared(table, numbers), dict(sorted(numbers.items(), key=lambda item: item[1])))
+        Axis(name, metric, _shared(table, numbers), numbers)
         for (name, metric, _), numbers in found.items()
         if len(set(numbers.values())) > 1
     ]

@@ -204,6 +204,14 @@ def test_bounds_are_drawn_against_latents_on_an_axis_of_their_own_range(tmp_path
     assert panel.get_ylim()[1] < 0 and "The axis of test bound does not begin at 0" in drawn.caption
 
 
+def test_accuracies_are_shares_however_long_their_intervals(tmp_path: Path) -> None:
+    text = TABLE.replace("corner: labels", "corner: labels\nmetric: test/accuracy")
+    drawn = draw(made_of(tmp_path, {("knn", "20"): [0.6], ("knn", "50"): [0.8, 0.99]}, text))
+    bottom, top = drawn.figure.axes[0].get_ylim()
+    assert bottom == 0 and 100 < top < 110
+    assert "The axis of test accuracy begins at 0; bars that reach its end go on beyond it." in drawn.caption
+
+
 def test_columns_of_several_data_sets_have_an_axis_each() -> None:
     (axis,) = series.axes(spec.read(spec.find("figueroa_table1")))
     assert axis == Axis("labels", "test/error", "Fashion-MNIST", {"fashion_100": 100, "fashion_1000": 1000})
