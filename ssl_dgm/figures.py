@@ -1,4 +1,4 @@
-"""python -m ssl_dgm.figures: draws the figures of finished runs, from their checkpoints."""
+"""python -m ssl_dgm.figures: draws the figures of finished runs, from their checkpoints, and of tables' rows."""
 
 import math
 import sys
@@ -13,6 +13,7 @@ from ssl_dgm.config import UserError
 HELP = """\
 python -m ssl_dgm.figures run=<folder> [name=value ...]
 python -m ssl_dgm.figures figure=<name> [name=value ...]
+python -m ssl_dgm.figures table=<name> [name=value ...]
 
 Draws what a run's checkpoint, curves and records show: <name>.png, <name>.pdf, and the caption in <name>.txt. A run
 ends with the quick ones of itself; here they are drawn again, with those that take minutes.
@@ -36,9 +37,18 @@ trained first.
   minutes=100       stops training cleanly after so long; the same command continues
   train=false       draws what is finished, and trains nothing
 
+Of a table whose columns are numbers of labels, latents, ..., what its rows say against these, beside what is published:
+
+  table=<name>      or its YAML file
+  budget=paper      paper, short, smoke
+  rows=m2,m1m2      these alone, in grey where they are only published (default: all that were run)
+  results=<folder>  where its rows are (default: results)
+  out=<folder>      where to (default: <results>/figures); its name is <table>_<budget>
+
   python -m ssl_dgm.figures run=runs/m2-mnist-100
   python -m ssl_dgm.figures run=runs/m1-mnist only=manifold,units out=paper
-  python -m ssl_dgm.figures figure=all budget=short minutes=60
+  python -m ssl_dgm.figures figure=all minutes=60
+  python -m ssl_dgm.figures table=table1 budget=short
 
 Exit code: 0, 1 when a figure could not be drawn for want of a run, 2 for a usage error, 130 after Ctrl-C.
 """
@@ -46,6 +56,7 @@ USUAL = ("runs=runs", "device=auto")
 NAMES = {
     "run": ("run", "only", "seed", "out", "device"),
     "figure": ("figure", "budget", "runs", "out", "minutes", "train", "device"),
+    "table": ("table", "budget", "rows", "results", "out"),
 }
 
 
@@ -66,7 +77,7 @@ def _run(words: Sequence[str]) -> int:
         _help()
         return 0 if words else 2
     given = _parsed(words)
-    return _of_run(given) if "run" in given else _shown(given)
+    return _of_run(given) if "run" in given else _of_table(given) if "table" in given else _shown(given)
 
 
 def _help() -> None:
@@ -137,12 +148,25 @@ def _minutes(text: str) -> float:
     return minutes
 
 
+def _of_table(given: dict[str, str]) -> int:
+    from ssl_dgm.drawing import style, tables
+
+    budget, results = given.get("budget", "paper"), Path(given.get("results", "results"))
+    rows = given["rows"].split(",") if "rows" in given else ()
+    with style.sheet():
+        drawn = tables.of(given["table"], budget, results, rows, lambda line: print(line, file=sys.stderr))
+        name = f"{Path(given['table']).stem}_{budget}"
+        picture = style.save(drawn, Path(given.get("out", results / "figures")), name)
+    print(f"picture   {picture}")
+    return 0
+
+
 def _parsed(words: Sequence[str]) -> dict[str, str]:
     given: dict[str, str] = {}
     asked = [name for name in NAMES if any(word.startswith(f"{name}=") for word in words)]
     if len(asked) != 1:
-        both = "both are" if asked else "neither is"
-        raise UserError(f"run=<folder> or figure=<name> is needed, and {both} given; --help tells more")
+        now = f"{' and '.join(f'{name}=' for name in asked)} are" if asked else f"{words[0]} is"
+        raise UserError(f"one of run=, figure= and table= is needed, and {now} given; --help tells more")
     for word in words:
         name, equals, value = word.partition("=")
         if name not in NAMES[asked[0]]:

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ssl_dgm import api, compose
 from ssl_dgm.checks import nearest
 from ssl_dgm.config import UserError
-from ssl_dgm.drawing import compared, kinds, style
+from ssl_dgm.drawing import compared, kinds, style, tables
 from ssl_dgm.drawing.style import Drawn
 from ssl_dgm.files import write_atomic
 from ssl_dgm.tables import cells as cells_of
@@ -64,7 +64,7 @@ class Figure:
 
     title: str = MISSING
     source: str = MISSING  # the figure that it is after, and whose
-    draw: str = MISSING  # one of `drawing.kinds.KINDS`, or of `drawing.compared.COMPARED`
+    draw: str = MISSING  # one of `drawing.kinds.KINDS`, or of `drawing.compared.COMPARED`, or table
     caption: str = ""  # what to see in it; what it is, its kind says
     order: int = 100
     budget: str = "short"  # of the runs that it is shown of
@@ -72,6 +72,8 @@ class Figure:
     base: list[str] = field(default_factory=list)
     at: dict[str, list[str]] = field(default_factory=dict)  # what every run adds at a budget
     runs: dict[str, Run] = field(default_factory=dict)
+    table: str = ""  # draw=table: the table whose rows are drawn
+    rows: list[str] = field(default_factory=list)  # those of them; none: all that were run
     name: str = ""
 
     @property
@@ -121,9 +123,12 @@ def read(path: Path) -> Figure:
         raise UserError(f"{path} is no figure: {' '.join(str(error).split())[:200]}") from error
     assert isinstance(figure, Figure)
     figure.name = path.stem
-    known = [*kinds.KINDS, *compared.COMPARED]
+    known = [*kinds.KINDS, *compared.COMPARED, "table"]
     if figure.draw not in known:
         raise UserError(f"{path}: draw={figure.draw} is no kind of figure; {nearest(figure.draw, known)}")
+    if figure.draw == "table":
+        spec.find(figure.table)
+        return figure
     try:
         spec.check(path, figure.as_table())
     except UserError as error:
@@ -140,6 +145,7 @@ def carry_out(
     deadline: float | None = None,
     words: Sequence[str] = (),
     train: bool = True,
+    results: Path = Path("results"),
 ) -> list[str]:
     """Trains the runs that are missing and draws the figures.
 
@@ -148,6 +154,7 @@ def carry_out(
         runs, out: folders of the runs, and of the pictures.
         deadline: of time.monotonic().
         words: added to the commands of the runs.
+        results: the folder of the tables' rows.
         train: whether anything is trained; otherwise only what is finished is drawn.
 
     Returns:
@@ -155,6 +162,14 @@ def carry_out(
     """
     lacking = []
     for figure in figures:
+        if figure.draw == "table":
+            try:
+                with style.sheet():
+                    drawn = tables.of(figure.table, budget or figure.budget, results, figure.rows, say)
+                    say(f"picture   {_save(figure, drawn, out, figure.name)}")
+            except UserError as error:
+                lacking.append(f"{figure.name}: {error}")
+            continue
         table = figure.as_table()
         every = cells_of.cells(table, budget or figure.budget, runs)
         if train and cells_of.fetch(every, say):

@@ -9,7 +9,7 @@ import pytest
 
 from ssl_dgm import gallery
 from ssl_dgm.config import UserError
-from ssl_dgm.tables import spec
+from ssl_dgm.tables import series, spec
 from ssl_dgm.tables.cells import cells
 
 SMALL = """
@@ -41,6 +41,9 @@ def figures(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 def test_every_figure_reads_and_its_runs_compose(name: str) -> None:
     figure = gallery.read(gallery.find(name))
     assert figure.name == name and figure.budget in spec.BUDGETS
+    if figure.draw == "table":
+        assert series.axes(spec.read(spec.find(figure.table)))
+        return
     for budget in spec.BUDGETS:
         made = cells(figure.as_table(), budget, "elsewhere")
         assert {cell.row for cell in made} == set(figure.runs)
@@ -101,8 +104,8 @@ def test_what_is_no_figure_is_refused_in_one_sentence(tmp_path: Path, text: str,
     [
         (("run=nowhere",), "nowhere is no run"),
         (("figure=nothing",), "figure=nothing is unknown"),
-        (("only=units",), "run=<folder>"),
-        (("run=a", "figure=b"), "both"),
+        (("only=units",), "one of run=, figure= and table= is needed, and only=units is given"),
+        (("run=a", "figure=b"), "and run= and figure= are given"),
         (("run=a", "onyl=units"), "the nearest is only"),
         (("figure=all", "budget=long"), "budget=long is unknown"),
         (("figure=all", "minutes=soon"), "minutes=soon is no positive number"),
