@@ -1,4 +1,4 @@
-"""How figures look, and how they are kept: PNG and PDF, and the caption beside them as text."""
+"""How figures look, and how they are kept: PNG and PDF, or GIF, and the caption beside them as text."""
 
 import io
 import textwrap
@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 
 from ssl_dgm.files import write_atomic
 
@@ -17,6 +19,7 @@ BLUE, RED, GREEN, PINK, SKY, ORANGE, BLACK, YELLOW = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#F0E442",
 )  # fmt: skip
 GREY = "0.6"
+PAUSE = 80  # milliseconds between the frames of an animation
 SHEET = Path(__file__).with_name("paper.mplstyle")
 NO_DATES: dict[str, dict[str, Any]] = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
 
@@ -27,6 +30,20 @@ class Drawn:
 
     figure: Figure
     caption: str
+
+
+@dataclass
+class Film:
+    """An animation that begins again at its end, and what one has to know to see it.
+
+    Attributes:
+        frames: uint8 [T, H, W] or [T, H, W, 3].
+        scale: pixels of the screen, along a side, that one of theirs takes.
+    """
+
+    frames: np.ndarray
+    caption: str
+    scale: int = 1
 
 
 def sheet() -> AbstractContextManager[Any]:
@@ -50,16 +67,39 @@ def plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def save(drawn: Drawn, folder: Path, name: str) -> Path:
-    """Writes <name>.png, <name>.pdf and <name>.txt, the same bytes for the same figure; returns the first.
+def save(drawn: Drawn | Film, folder: Path, name: str) -> Path:
+    """Writes <name>.png and <name>.pdf, or <name>.gif, and <name>.txt, the same bytes for the same figure; returns the
+    first.
 
     Raises:
         UserError: when the folder cannot be written to.
     """
-    for suffix, facts in NO_DATES.items():
-        buffer = io.BytesIO()
-        drawn.figure.savefig(buffer, format=suffix, metadata=facts)
-        write_atomic(folder / f"{name}.{suffix}", buffer.getvalue())
+    if isinstance(drawn, Film):
+        contents = {"gif": _gif(drawn)}
+    else:
+        contents = {suffix: _printed(drawn.figure, suffix) for suffix in NO_DATES}
+    for suffix, content in contents.items():
+        write_atomic(folder / f"{name}.{suffix}", content)
     paragraphs = (textwrap.fill(part, 100) for part in drawn.caption.strip().split("\n"))
     write_atomic(folder / f"{name}.txt", "\n".join(paragraphs) + "\n")
-    return folder / f"{name}.png"
+    return folder / f"{name}.{next(iter(contents))}"
+
+
+def _printed(figure: Figure, suffix: str) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=suffix, metadata=NO_DATES[suffix])
+    return buffer.getvalue()
+
+
+def _gif(film: Film) -> bytes:
+    height, width = film.frames.shape[1:3]
+    images = [Image.fromarray(frame).convert("RGB") for frame in film.frames]
+    # One palette for all frames: colours of their own would flicker.
+    palette = Image.fromarray(np.concatenate(film.frames)).convert("RGB").quantize()
+    first, *others = (
+        image.quantize(palette=palette, dither=Image.Dither.NONE).resize((film.scale * width, film.scale * height))
+        for image in images
+    )
+    buffer = io.BytesIO()
+    first.save(buffer, "GIF", save_all=True, append_images=others, duration=PAUSE, loop=0)
+    return buffer.getvalue()
