@@ -103,7 +103,7 @@ def scatter(axes: Any, points: np.ndarray, y: np.ndarray, names: Sequence[str]) 
     colours = palette(len(names))
     # Neighbouring rows are often of one class, which would lie on top of the others.
     order = np.random.default_rng(0).permutation(len(y))
-    size = float(np.clip(8e3 / len(y), 1.5, 6))
+    size = float(np.clip(8e3 / len(y), 1.5, 12))
     axes.scatter(*points[order].T, s=size, c=[colours[c] for c in y[order]], linewidths=0, rasterized=True)
     axes.grid(False)
     axes.set_aspect("equal", "datalim")

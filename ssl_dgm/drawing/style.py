@@ -80,7 +80,7 @@ def save(drawn: Drawn | Film, folder: Path, name: str) -> Path:
         contents = {suffix: _printed(drawn.figure, suffix) for suffix in NO_DATES}
     for suffix, content in contents.items():
         write_atomic(folder / f"{name}.{suffix}", content)
-    paragraphs = (textwrap.fill(part, 100) for part in drawn.caption.strip().split("\n"))
+    paragraphs = (textwrap.fill(part, 100, break_on_hyphens=False) for part in drawn.caption.strip().split("\n"))
     write_atomic(folder / f"{name}.txt", "\n".join(paragraphs) + "\n")
     return folder / f"{name}.{next(iter(contents))}"
 

@@ -1,5 +1,7 @@
 """Latents on a flight through the prior, as an animation."""
 
+from math import ceil
+
 import numpy as np
 import torch
 
@@ -15,7 +17,7 @@ FRAMES = 48
 STYLES = 4  # flights that all classes share
 CLASSES = 20  # shown at most, beside each other
 PATHS = (4, 8)  # rows and columns of flights, of a model without classes
-WIDTH = 600  # pixels that an animation has at most, unless its images need more
+SIDE, WIDTH = 56, 600  # pixels of the screen: an image is made as large as this, the whole no wider than that
 
 
 def traversal(t: Trained) -> Film | None:
@@ -36,7 +38,8 @@ def traversal(t: Trained) -> Film | None:
         about += f"A row for each of {rows} flights and a column for {every} {what}: {', '.join(names[:columns])}."
     else:
         about += f"{rows * columns} flights."
-    return Film(frames, f"{about} {t.origin}", scale=max(1, WIDTH // frames.shape[2]))
+    scale = min(ceil(SIDE / images.shape[3]), WIDTH // frames.shape[2])
+    return Film(frames, f"{about} {t.origin}", max(1, scale))
 
 
 @torch.no_grad()
