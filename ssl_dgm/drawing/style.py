@@ -20,6 +20,7 @@ BLUE, RED, GREEN, PINK, SKY, ORANGE, BLACK, YELLOW = (
 )  # fmt: skip
 GREY = "0.6"
 PAUSE = 80  # milliseconds between the frames of an animation
+LARGEST = 2_000_000  # bytes of one, beyond which its frames are enlarged less
 SHEET = Path(__file__).with_name("paper.mplstyle")
 NO_DATES: dict[str, dict[str, Any]] = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
 
@@ -38,7 +39,7 @@ class Film:
 
     Attributes:
         frames: uint8 [T, H, W] or [T, H, W, 3].
-        scale: pixels of the screen, along a side, that one of theirs takes.
+        scale: pixels of the screen, along a side, that one of theirs takes; fewer where the file would be too large.
     """
 
     frames: np.ndarray
@@ -92,14 +93,18 @@ def _printed(figure: Figure, suffix: str) -> bytes:
 
 
 def _gif(film: Film) -> bytes:
-    height, width = film.frames.shape[1:3]
-    images = [Image.fromarray(frame).convert("RGB") for frame in film.frames]
     # One palette for all frames: colours of their own would flicker.
     palette = Image.fromarray(np.concatenate(film.frames)).convert("RGB").quantize()
-    first, *others = (
-        image.quantize(palette=palette, dither=Image.Dither.NONE).resize((film.scale * width, film.scale * height))
-        for image in images
-    )
-    buffer = io.BytesIO()
-    first.save(buffer, "GIF", save_all=True, append_images=others, duration=PAUSE, loop=0)
-    return buffer.getvalue()
+    frames = [
+        Image.fromarray(frame).convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE)
+        for frame in film.frames
+    ]
+    content = b""
+    for scale in range(film.scale, 0, -1):
+        first, *others = (frame.resize((scale * frame.width, scale * frame.height)) for frame in frames)
+        buffer = io.BytesIO()
+        first.save(buffer, "GIF", save_all=True, append_images=others, duration=PAUSE, loop=0)
+        content = buffer.getvalue()
+        if len(content) <= LARGEST:
+            break
+    return content

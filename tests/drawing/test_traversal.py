@@ -97,5 +97,17 @@ def test_frames_come_back_from_the_file_enlarged(colours: tuple[int, ...], tmp_p
             np.testing.assert_allclose(shown, frame.repeat(3, 0).repeat(3, 1), atol=8)
 
 
+def test_a_file_that_would_be_too_large_is_enlarged_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = np.random.default_rng(0).integers(256, size=(4, 20, 20), dtype=np.uint8)
+    sizes = {}
+    for scale in (1, 2, 3):
+        path = style.save(Film(frames, "caption", scale), tmp_path, "film")
+        sizes[scale] = path.stat().st_size
+    monkeypatch.setattr(style, "LARGEST", sizes[2])
+    assert style.save(Film(frames, "caption", 3), tmp_path, "film").stat().st_size == sizes[2] < sizes[3]
+    monkeypatch.setattr(style, "LARGEST", 10)
+    assert style.save(Film(frames, "caption", 3), tmp_path, "film").stat().st_size == sizes[1]
+
+
 def test_a_conditional_model_has_no_flight(tmp_path: Path) -> None:
     assert fit(tmp_path / "runs", "model=cvae").draw("traversal", folder=tmp_path) == []
