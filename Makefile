@@ -8,7 +8,7 @@ BUDGET ?= paper
 JOBS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check smoke tables report status clean $(TABLES)
+.PHONY: help install run test check smoke tables figures report status clean $(TABLES)
 
 help: ## this list
 	@grep -hE '^[a-z0-9_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,9 @@ $(TABLES): $(STAMP)
 
 tables: $(STAMP) ## every table, one after the other, as far as the data on this machine allow: BUDGET= JOBS= MINUTES=
 	$(BIN)/python -m ssl_dgm.table all --budget $(BUDGET) --jobs $(JOBS) $(if $(MINUTES),--minutes $(MINUTES))
+
+figures: $(STAMP) ## results/figures/: trains the runs that they lack and draws them: MINUTES=
+	$(BIN)/python -m ssl_dgm.figures figure=all $(if $(MINUTES),minutes=$(MINUTES)) $(if $(filter-out file default,$(origin BUDGET)),budget=$(BUDGET))
 
 report: $(STAMP) ## results/README.md and the results in README.md, of the rows that are there
 	$(BIN)/python -m ssl_dgm.table --report

@@ -17,6 +17,7 @@ from ssl_dgm.config import Config, UserError
 from ssl_dgm.data import npz, sources, splits
 from ssl_dgm.data.inputs import Posteriors
 from ssl_dgm.drawing import kinds
+from ssl_dgm.drawing.trained import Trained
 from ssl_dgm.evaluation import generated, scores
 from ssl_dgm.files import sha256_of
 from ssl_dgm.models.base import DeepGenerativeModel
@@ -236,9 +237,13 @@ class Fitted:
         Raises:
             UserError: for a name that is none, and when the folder cannot be written to.
         """
-        chosen = kinds.named(names or ("all",))
-        seen = trained(self._job, self._network, self.seed)
-        return kinds.draw(seen, self.folder / "figures" if folder is None else Path(folder), chosen)
+        to = self.folder / "figures" if folder is None else Path(folder)
+        return kinds.draw(self.trained, to, kinds.named(names or ("all",)))
+
+    @cached_property
+    def trained(self) -> Trained:
+        """It as its figures see it, for functions of `ssl_dgm.drawing`."""
+        return trained(self._job, self._network, self.seed)
 
     def _rows(self, x: Any) -> Tensor:
         """x as the rows that the model sees: float32 [N, x_dim], pixels in [0, 1], on its device."""

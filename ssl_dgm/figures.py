@@ -1,6 +1,8 @@
-"""python -m ssl_dgm.figures: draws the figures of finished runs, from their checkpoints."""
+"""python -m ssl_dgm.figures: draws the figures of finished runs, from their checkpoints, and of tables' rows."""
 
+import math
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +12,8 @@ from ssl_dgm.config import UserError
 
 HELP = """\
 python -m ssl_dgm.figures run=<folder> [name=value ...]
+python -m ssl_dgm.figures figure=<name> [name=value ...]
+python -m ssl_dgm.figures table=<name> [name=value ...]
 
 Draws what a run's checkpoint, curves and records show: <name>.png and <name>.pdf, of an animation <name>.gif, and the
 caption in <name>.txt. A run ends with the quick ones of itself; here they are drawn again, with those that take
@@ -23,12 +27,38 @@ minutes.
 
 {kinds}
 
+figure=<name> is a figure that results/ shows, of conf/figure/, a YAML file like those, or all: what its runs lack is
+trained first.
+
+{figures}
+
+  budget=short      how long its runs are trained: paper, short or smoke (default: as results/figures shows it)
+  runs=runs         where runs are kept
+  out=<folder>      where to (default: results/figures; of budget=smoke <runs>/smoke/figures)
+  minutes=100       stops training cleanly after so long; the same command continues
+  train=false       draws what is finished, and trains nothing
+
+Of a table whose columns are numbers of labels, latents, ..., what its rows say against these, beside what is published:
+
+  table=<name>      or its YAML file
+  budget=paper      paper, short, smoke
+  rows=m2,m1m2      these alone, in grey where they are only published (default: all that were run)
+  results=<folder>  where its rows are (default: results)
+  out=<folder>      where to (default: <results>/figures); its name is <table>_<budget>
+
   python -m ssl_dgm.figures run=runs/m2-mnist-100
   python -m ssl_dgm.figures run=runs/m1-mnist only=manifold,units out=paper
+  python -m ssl_dgm.figures figure=all minutes=60
+  python -m ssl_dgm.figures table=table1 budget=short
 
-Exit code: 0, or 2 for a usage error.
+Exit code: 0, 1 when a figure could not be drawn for want of a run, 2 for a usage error, 130 after Ctrl-C.
 """
-NAMES = ("run", "only", "seed", "out", "device")
+USUAL = ("runs=runs", "device=auto")
+NAMES = {
+    "run": ("run", "only", "seed", "out", "device"),
+    "figure": ("figure", "budget", "runs", "out", "minutes", "train", "device"),
+    "table": ("table", "budget", "rows", "results", "out"),
+}
 
 
 def main() -> None:
@@ -45,14 +75,22 @@ def main() -> None:
 
 def _run(words: Sequence[str]) -> int:
     if not words or {"-h", "--help"} & set(words):
-        from ssl_dgm.drawing import kinds
-
-        lines = (f"  {name:<16}{_first_sentence(kind.__doc__)}" for name, kind in kinds.KINDS.items())
-        print(HELP.format(kinds="\n".join(lines)))
+        _help()
         return 0 if words else 2
     given = _parsed(words)
-    if "run" not in given:
-        raise UserError("no run is named; use run=<folder>, which 'python -m ssl_dgm.runs ls' lists")
+    return _of_run(given) if "run" in given else _of_table(given) if "table" in given else _shown(given)
+
+
+def _help() -> None:
+    from ssl_dgm import gallery
+    from ssl_dgm.drawing import kinds
+
+    of_runs = (f"  {name:<16}{_first_sentence(kind.__doc__)}" for name, kind in kinds.KINDS.items())
+    shown = (f"  {name:<24}{gallery.read(gallery.find(name)).title}" for name in gallery.names())
+    print(HELP.format(kinds="\n".join(of_runs), figures="\n".join(shown)))
+
+
+def _of_run(given: dict[str, str]) -> int:
     folder, seed = records.find(Path(given["run"])), given.get("seed")
     if seed is not None and not seed.isdigit():
         raise UserError(f"seed={seed} is no seed; use one of {', '.join(map(str, records.seeds(folder)))}")
@@ -75,12 +113,67 @@ def _run(words: Sequence[str]) -> int:
     return 0
 
 
+def _shown(given: dict[str, str]) -> int:
+    """Figures of conf/figure/."""
+    from ssl_dgm import gallery
+    from ssl_dgm.tables import schedule, spec
+
+    budget, runs, train = given.get("budget"), given.get("runs", "runs"), given.get("train", "true")
+    if budget is not None and budget not in spec.BUDGETS:
+        raise UserError(f"budget={budget} is unknown; {nearest(budget, list(spec.BUDGETS))}")
+    if train not in ("true", "false"):
+        raise UserError(f"train={train} is neither true nor false; use train=false to draw what is finished alone")
+    every = [gallery.read(gallery.find(name)) for name in gallery.names()]
+    figures = every if given["figure"] == "all" else [gallery.read(gallery.find(given["figure"]))]
+    out = Path(given.get("out", Path(runs) / "smoke" / "figures" if budget == "smoke" else "results/figures"))
+    words = [word for word in (f"runs={runs}", f"device={given.get('device', 'auto')}") if word not in USUAL]
+
+    def say(line: str) -> None:
+        schedule.tqdm.write(line)
+        sys.stdout.flush()
+
+    deadline = time.monotonic() + 60 * _minutes(given["minutes"]) if "minutes" in given else None
+    lacking = gallery.carry_out(figures, budget, runs, out, say, deadline, words, train == "true")
+    gallery.page(out, every)
+    say(f"page      {out}/README.md")
+    for sentence in lacking:
+        say(f"not drawn {sentence}")
+    return 1 if lacking else 0
+
+
+def _minutes(text: str) -> float:
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = math.nan
+    if not 0 < minutes < math.inf:
+        raise UserError(f"minutes={text} is no positive number; use for example minutes=60")
+    return minutes
+
+
+def _of_table(given: dict[str, str]) -> int:
+    from ssl_dgm.drawing import style, tables
+
+    budget, results = given.get("budget", "paper"), Path(given.get("results", "results"))
+    rows = given["rows"].split(",") if "rows" in given else ()
+    with style.sheet():
+        drawn = tables.of(given["table"], budget, results, rows, lambda line: print(line, file=sys.stderr))
+        name = f"{Path(given['table']).stem}_{budget}"
+        picture = style.save(drawn, Path(given.get("out", results / "figures")), name)
+    print(f"picture   {picture}")
+    return 0
+
+
 def _parsed(words: Sequence[str]) -> dict[str, str]:
     given: dict[str, str] = {}
+    asked = [name for name in NAMES if any(word.startswith(f"{name}=") for word in words)]
+    if len(asked) != 1:
+        now = f"{' and '.join(f'{name}=' for name in asked)} are" if asked else f"{words[0]} is"
+        raise UserError(f"one of run=, figure= and table= is needed, and {now} given; --help tells more")
     for word in words:
         name, equals, value = word.partition("=")
-        if name not in NAMES:
-            raise UserError(f"'{name}' is no setting of figures; {nearest(name, list(NAMES))}")
+        if name not in NAMES[asked[0]]:
+            raise UserError(f"'{name}' is no setting of {asked[0]}=; {nearest(name, list(NAMES[asked[0]]))}")
         if not equals or not value:
             raise UserError(f"'{word}' has no value; write {name}=...")
         if name in given:

@@ -31,6 +31,7 @@ ORDER = (
     "train",
     "api",
     "table",
+    "gallery",
     "figures",
     "runs",
 )
@@ -51,6 +52,7 @@ TORCH_FREE = (
     "records",
     "tables",
     "table",
+    "gallery",
     "figures",
     "runs",
     "data/source",

@@ -104,5 +104,5 @@ def test_a_damaged_run_hides_no_other(runs: Callable[..., Outcome], tmp_path: Pa
 
 
 def test_it_needs_no_torch() -> None:
-    code = "import sys, ssl_dgm.runs, ssl_dgm.table; sys.exit('torch' in sys.modules)"
+    code = "import sys, ssl_dgm.runs, ssl_dgm.table, ssl_dgm.drawing.tables; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

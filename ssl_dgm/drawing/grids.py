@@ -8,7 +8,7 @@ import numpy as np
 from ssl_dgm.drawing.style import plain
 
 GAP = 0.5  # grey between images
-WIDE = 4  # characters; longer headings of columns would run into each other
+WIDE = 5  # characters; longer headings of columns would run into each other
 
 
 def grid(

@@ -129,7 +129,11 @@ def analogies(t: Trained) -> Drawn | None:
     f, rows = t.model.factorisation, t.one_of_each(ROWS)
 
     def varied(x: Tensor) -> Tensor:
-        values = infer(f, x) | {"y": bounds.classes(f, x)}
+        values, changed = infer(f, x) | {"y": bounds.classes(f, x)}, {"y"}
+        for name, factor in list(f.p.items())[: list(f.p).index(f.observed)]:
+            if changed & set(factor.parents):  # as a of SDGM, which would keep the class
+                values[name] = factor(values).mean
+                changed.add(name)
         return f.p[f.observed](values).mean
 
     images = t.images(t.per_seed(varied, t.test.mean(rows.to(t.model.device)))[0]).swapaxes(0, 1)  # [R, K, ...]
@@ -140,7 +144,8 @@ def analogies(t: Trained) -> Drawn | None:
     axes[0, 0].axvline(width + gap / 2 - 0.5, color="white", linewidth=2)
     about = (
         "Analogies: on the left a test image, the first of every class in turn; right of it the mean images of every "
-        "class y with the other latents at their posterior means given the image and its most probable class."
+        "class y with the style kept: latents that p draws without y stay at their posterior means given the image "
+        "and its most probable class."
     )
     return Drawn(figure, f"{about} {t.origin}")
 

@@ -71,15 +71,20 @@ def tables(results: Path, say: Callable[[str], None]) -> list[Made]:
     made = []
     for table in spec.in_order():
         for budget in BUDGETS:
-            csv = output.path(results, "", budget, table.name)
-            known = collect.read(csv, say)
-            if not known or budget not in table.seeds:
-                continue
-            cells = cells_of.cells(table, budget, str(results / "no runs"), known, only_known=True)
-            states = {cell: cells_of.look(table, cell, known, say) for cell in cells}
-            states = {cell: state for cell, state in states.items() if state.rows}
-            made += [Made(table, budget, csv, states)] if states else []
+            one = of(table, budget, output.path(results, "", budget, table.name), say)
+            made += [one] if one else []
     return made
+
+
+def of(table: Table, budget: str, csv: Path, say: Callable[[str], None]) -> Made | None:
+    """What a CSV says of a table at a budget; None where it has no row of its cells as they are set now."""
+    known = collect.read(csv, say)
+    if not known or budget not in table.seeds:
+        return None
+    cells = cells_of.cells(table, budget, str(csv.parent / "no runs"), known, only_known=True)
+    states = {cell: cells_of.look(table, cell, known, say) for cell in cells}
+    states = {cell: state for cell, state in states.items() if state.rows}
+    return Made(table, budget, csv, states) if states else None
 
 
 def page(made: Sequence[Made], results: Path) -> str:

@@ -162,7 +162,7 @@ def read(path: Path) -> Table:
         raise UserError(f"{path} is no table: {why[:200]}") from error
     assert isinstance(table, Table)
     table.name = path.stem
-    _check(path, table)
+    check(path, table)
     return table
 
 
@@ -178,7 +178,12 @@ def _as_in_schema(content: Any, printed: bool = False) -> Any:
     return float(content) if printed and isinstance(content, int) else content
 
 
-def _check(path: Path, table: Table) -> None:
+def check(path: Path, table: Table) -> None:
+    """Refuses a table that is none.
+
+    Raises:
+        UserError: with the file's name.
+    """
     if not table.rows or not table.columns or not table.seeds:
         raise UserError(f"{path} is no table: it needs rows, columns and seeds")
     for budget, seeds in table.seeds.items():

@@ -1,0 +1,38 @@
+"""Several runs in one figure."""
+
+import string
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ssl_dgm.drawing import grids
+from ssl_dgm.drawing.style import PAGE, Drawn, new, plain
+from ssl_dgm.drawing.trained import Trained
+from ssl_dgm.evaluation import generated
+
+Runs = Sequence[tuple[str, Trained]]  # what each is called, and a seed of it
+ACROSS = 4  # panels beside each other
+SIDE = 8  # images of a panel each way
+
+
+def draws(runs: Runs) -> Drawn:
+    """Draws from the prior of several models, a panel each (AEVB, fig. 5)."""
+    rows = -(-len(runs) // ACROSS)
+    columns = min(ACROSS, len(runs))
+    images = [t.images(generated.samples(t.model)) for _, t in runs if t.model is not None]
+    each = PAGE / columns
+    figure, axes = new(PAGE, rows * (each * images[0].shape[2] / images[0].shape[3] + 0.25), rows, columns)
+    for letter, panel, (label, _), shown in zip(string.ascii_lowercase, axes.flat, runs, images):
+        grids.grid(panel, shown)
+        panel.set_xlabel(plain(f"({letter}) {label}"))
+    for panel in axes.flat[len(runs) :]:
+        panel.axis("off")
+    about = f"Mean images of draws from the prior, {int(np.prod(images[0].shape[:2]))} of every model."
+    return Drawn(figure, f"{about} {_origins(runs)}")
+
+
+def _origins(runs: Runs) -> str:
+    return " ".join(f"{label}: {t.origin}" for label, t in runs)
+
+
+COMPARED: dict[str, Callable[[Runs], Drawn]] = {draws.__name__: draws}
