@@ -228,7 +228,7 @@ class Fitted:
         return self._job.source.to_images(completed.cpu().numpy())
 
     def draw(self, *names: str, folder: Path | str | None = None) -> list[Path]:
-        """Draws figures of it as PNG and PDF with their captions (docs/figures.md); returns the PNGs.
+        """Draws figures of it as PNG and PDF, or GIF, with their captions (docs/figures.md); returns PNGs and GIFs.
 
         Args:
             names: which, or the name of a set; all by default. Those that it does not have are left out.

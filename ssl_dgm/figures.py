@@ -15,8 +15,9 @@ python -m ssl_dgm.figures run=<folder> [name=value ...]
 python -m ssl_dgm.figures figure=<name> [name=value ...]
 python -m ssl_dgm.figures table=<name> [name=value ...]
 
-Draws what a run's checkpoint, curves and records show: <name>.png, <name>.pdf, and the caption in <name>.txt. A run
-ends with the quick ones of itself; here they are drawn again, with those that take minutes.
+Draws what a run's checkpoint, curves and records show: <name>.png and <name>.pdf, of an animation <name>.gif, and the
+caption in <name>.txt. A run ends with the quick ones of itself; here they are drawn again, with those that take
+minutes.
 
   run=<folder>      or the beginning of its name
   only=units,curves these alone, or a set: few, quick, all (default: all)
@@ -102,6 +103,8 @@ def _of_run(given: dict[str, str]) -> int:
     out = Path(given.get("out", folder / "figures"))
     made = []
     for name in names:
+        if name in kinds.SLOW:
+            print(f"drawing   {name}: {kinds.SLOW[name]}", flush=True)
         for picture in fitted.draw(name, folder=out):
             print(f"picture   {picture}", flush=True)
             made.append(picture)

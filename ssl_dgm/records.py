@@ -115,6 +115,11 @@ def find(name: Path) -> Path:
     raise UserError(f"{name} is the beginning of {len(close)} runs ({close[0].name}, ...); write more of it")
 
 
+def pictures(folder: Path) -> list[Path]:
+    """The PNGs, and the GIFs of animations, that were drawn of a run."""
+    return sorted(path for path in folder.glob("figures/*") if path.suffix in (".png", ".gif"))
+
+
 def seeds(folder: Path) -> list[int]:
     """The seeds of a run that have a record."""
     return sorted(int(path.parent.name.removeprefix("seed-")) for path in folder.glob("seed-*/result.json"))

@@ -95,7 +95,7 @@ def _show(arguments: argparse.Namespace, folders: Sequence[Path]) -> None:
         print()
         metrics = [(kept[0]["model"], name, [record["metrics"][name] for record in kept]) for name in names]
         print(closing_table(metrics))
-    for picture in sorted(folder.glob("figures/*.png")):
+    for picture in records.pictures(folder):
         print(f"picture   {picture}")
 
 

@@ -39,7 +39,7 @@ ORDER = (
 ALLOWED = {
     "pytorch_lightning": ("data/datamodule.py", "models/base.py", "training/"),
     "hydra": ("compose.py", "train.py"),
-    "sklearn": ("baselines/", "data/toy.py"),
+    "sklearn": ("baselines/", "data/toy.py", "drawing/features.py"),
     "matplotlib": ("drawing/", "training/loggers.py"),
 }
 TORCH_FREE = (

@@ -8,25 +8,29 @@ from ssl_dgm.config import UserError
 from ssl_dgm.drawing import style
 from ssl_dgm.drawing.classes import confusion
 from ssl_dgm.drawing.curves import curves
+from ssl_dgm.drawing.features import features
 from ssl_dgm.drawing.pictures import analogies, completions, manifold, reconstructions, samples, styles
-from ssl_dgm.drawing.style import Drawn
+from ssl_dgm.drawing.style import Drawn, Film
 from ssl_dgm.drawing.trained import Trained
+from ssl_dgm.drawing.traversal import traversal
 from ssl_dgm.drawing.units import units
 
-Kind = Callable[[Trained], Drawn | None]
+Kind = Callable[[Trained], Drawn | Film | None]
 KINDS: dict[str, Kind] = {
     kind.__name__: kind
     for kind in (
-        samples, reconstructions, completions, manifold, styles, analogies, confusion, curves, units,
+        samples, reconstructions, completions, manifold, styles, analogies, traversal, confusion, curves,
+        units, features,
     )
 }  # fmt: skip
 FEW = ("samples", "completions", "curves", "confusion")
-SLOW: tuple[str, ...] = ()  # minutes, where the others take seconds at most
+# Minutes, where the others take seconds at most, and what is said before.
+SLOW = {"features": "t-SNE of up to 10,000 test rows takes a minute or two"}
 SETS = {"none": (), "few": FEW, "quick": tuple(name for name in KINDS if name not in SLOW), "all": tuple(KINDS)}
 
 
 def draw(t: Trained, folder: Path, names: Collection[str]) -> list[Path]:
-    """Draws those of these figures that the run has; returns the PNGs.
+    """Draws those of these figures that the run has; returns the PNGs and GIFs.
 
     Raises:
         UserError: when the folder cannot be written to.
@@ -46,6 +50,8 @@ def at_end(t: Trained, which: str, say: Callable[[str], None]) -> None:
         which: the set, as `trainer.figures` names it.
     """
     for name in SETS[which]:
+        if name in SLOW:
+            say(f"figure {name}: {SLOW[name]}")
         try:
             draw(t, t.folder / "figures", [name])
         except Exception as error:

@@ -1,4 +1,4 @@
-"""How figures look, and how they are kept: PNG and PDF, and the caption beside them as text."""
+"""How figures look, and how they are kept: PNG and PDF, or GIF, and the caption beside them as text."""
 
 import io
 import textwrap
@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 
 from ssl_dgm.files import write_atomic
 
@@ -17,6 +19,8 @@ BLUE, RED, GREEN, PINK, SKY, ORANGE, BLACK, YELLOW = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#F0E442",
 )  # fmt: skip
 GREY = "0.6"
+PAUSE = 80  # milliseconds between the frames of an animation
+LARGEST = 2_000_000  # bytes of one, beyond which its frames are enlarged less
 SHEET = Path(__file__).with_name("paper.mplstyle")
 NO_DATES: dict[str, dict[str, Any]] = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
 
@@ -27,6 +31,20 @@ class Drawn:
 
     figure: Figure
     caption: str
+
+
+@dataclass
+class Film:
+    """An animation that begins again at its end, and what one has to know to see it.
+
+    Attributes:
+        frames: uint8 [T, H, W] or [T, H, W, 3].
+        scale: pixels of the screen, along a side, that one of theirs takes; fewer where the file would be too large.
+    """
+
+    frames: np.ndarray
+    caption: str
+    scale: int = 1
 
 
 def sheet() -> AbstractContextManager[Any]:
@@ -50,16 +68,43 @@ def plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def save(drawn: Drawn, folder: Path, name: str) -> Path:
-    """Writes <name>.png, <name>.pdf and <name>.txt, the same bytes for the same figure; returns the first.
+def save(drawn: Drawn | Film, folder: Path, name: str) -> Path:
+    """Writes <name>.png and <name>.pdf, or <name>.gif, and <name>.txt, the same bytes for the same figure; returns the
+    first.
 
     Raises:
         UserError: when the folder cannot be written to.
     """
-    for suffix, facts in NO_DATES.items():
-        buffer = io.BytesIO()
-        drawn.figure.savefig(buffer, format=suffix, metadata=facts)
-        write_atomic(folder / f"{name}.{suffix}", buffer.getvalue())
-    paragraphs = (textwrap.fill(part, 100) for part in drawn.caption.strip().split("\n"))
+    if isinstance(drawn, Film):
+        contents = {"gif": _gif(drawn)}
+    else:
+        contents = {suffix: _printed(drawn.figure, suffix) for suffix in NO_DATES}
+    for suffix, content in contents.items():
+        write_atomic(folder / f"{name}.{suffix}", content)
+    paragraphs = (textwrap.fill(part, 100, break_on_hyphens=False) for part in drawn.caption.strip().split("\n"))
     write_atomic(folder / f"{name}.txt", "\n".join(paragraphs) + "\n")
-    return folder / f"{name}.png"
+    return folder / f"{name}.{next(iter(contents))}"
+
+
+def _printed(figure: Figure, suffix: str) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=suffix, metadata=NO_DATES[suffix])
+    return buffer.getvalue()
+
+
+def _gif(film: Film) -> bytes:
+    # One palette for all frames: colours of their own would flicker.
+    palette = Image.fromarray(np.concatenate(film.frames)).convert("RGB").quantize()
+    frames = [
+        Image.fromarray(frame).convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE)
+        for frame in film.frames
+    ]
+    content = b""
+    for scale in range(film.scale, 0, -1):
+        first, *others = (frame.resize((scale * frame.width, scale * frame.height)) for frame in frames)
+        buffer = io.BytesIO()
+        first.save(buffer, "GIF", save_all=True, append_images=others, duration=PAUSE, loop=0)
+        content = buffer.getvalue()
+        if len(content) <= LARGEST:
+            break
+    return content

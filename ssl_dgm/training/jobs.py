@@ -45,8 +45,8 @@ class Result:
 
     @property
     def pictures(self) -> list[Path]:
-        """The pictures that were drawn."""
-        return sorted(self.folder.glob("figures/*.png"))
+        """The pictures and animations that were drawn."""
+        return records.pictures(self.folder)
 
 
 @dataclass

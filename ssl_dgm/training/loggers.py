@@ -26,7 +26,7 @@ class Log:
         """Takes the final metrics of a seed."""
 
     def picture(self, path: Path) -> None:
-        """Takes a picture of the run."""
+        """Takes a picture of the run; animations stay in its folder."""
 
     def close(self, stopped: bool) -> None:
         """Ends the log; `stopped` when the same command continues the training."""
@@ -102,7 +102,7 @@ class WandbLog(Log):
         self.finished.add(seed)
 
     def picture(self, path: Path) -> None:
-        for run in self.runs.values():
+        for run in self.runs.values() if path.suffix == ".png" else ():
             run.log({path.stem: self.image(str(path))})
 
     def close(self, stopped: bool) -> None:
@@ -134,7 +134,7 @@ class TensorBoardLog(Log):
     def picture(self, path: Path) -> None:
         import matplotlib.image as images
 
-        for writer in self.writers.values():
+        for writer in self.writers.values() if path.suffix == ".png" else ():
             writer.add_image(path.stem, images.imread(path)[..., :3], self.last, dataformats="HWC")
 
     def close(self, stopped: bool) -> None:
