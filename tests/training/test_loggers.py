@@ -177,7 +177,7 @@ def test_tensorboard_has_the_scalars_and_pictures_of_the_runs_own_files(logged: 
         for name, value in result.items():
             last = found.Scalars(name)[-1]
             assert (last.step, np.float32(last.value)) == (EPOCHS, np.float32(value))
-        assert set(found.Tags()["images"]) == {"samples", "curves"}
+        assert set(found.Tags()["images"]) == {"samples", "curves", "confusion"}
         (samples,) = found.Images("samples")
         assert samples.encoded_image_string.startswith(b"\x89PNG")
         assert min(samples.width, samples.height) > 100
