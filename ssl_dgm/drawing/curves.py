@@ -29,7 +29,6 @@ PANELS = (
     {"train/classification": "log q(y | x) of\nlabelled rows (nats)"},
 )
 COLORS = (BLUE, RED, GREEN, PINK, SKY, ORANGE, BLACK, YELLOW)
-STYLES = ("-", "--", ":")
 PANEL, LINE, AROUND = 1.3, 0.15, 0.5  # inches of height: a panel, a line of the legend, and the rest
 WIDE = 60  # characters of a line of the legend
 
@@ -39,15 +38,15 @@ def curves(t: Trained) -> Drawn | None:
     found = epochs.read(t.folder)
     if not _columns(found):
         return None
-    seeds = len(next(iter(found.values())).lost)
+    seeds = _seeds(found)
     legend = [(Line2D([], [], color=BLUE), f"mean of {seeds} seeds")]
     legend += [
-        (Patch(color=BLUE, alpha=0.25), "95 % interval") if seeds > FEW
+        (Patch(color=BLUE, alpha=0.25, linewidth=0), "95 % interval") if seeds > FEW
         else (Line2D([], [], color=BLUE, linewidth=0.5, alpha=0.6), "each seed")
     ]  # fmt: skip
     drawn = _over_each_other([found], legend if seeds > 1 else [])
     drawn.figure.axes[0].set_title(plain(t.name))
-    return Drawn(drawn.figure, f"Learning curves{'' if seeds > 1 else ' of one seed'}. {drawn.caption} {t.origin}")
+    return Drawn(drawn.figure, " ".join(filter(None, ["Learning curves.", drawn.caption, t.origin])))
 
 
 def compared(runs: Sequence[tuple[str, Path]]) -> Drawn:
@@ -57,20 +56,21 @@ def compared(runs: Sequence[tuple[str, Path]]) -> Drawn:
         runs: what the legend says of every run, and its folder.
 
     Raises:
-        UserError: for a run that has no curves.
+        UserError: for a run that has no curves, and for more runs than colours.
     """
+    if len(runs) > len(COLORS):
+        raise UserError(f"{len(runs)} runs are more than {len(COLORS)} colours can tell apart; draw fewer in a figure")
     found = [epochs.read(folder) for _, folder in runs]
     for (_, folder), curves in zip(runs, found):
         if not _columns(curves):
             raise UserError(f"{folder} has no curves; leave it out")
-    legend = []
-    for (label, _), curves, (color, style) in zip(runs, found, _looks(len(runs))):
-        number = len(next(iter(curves.values())).lost)
-        text = textwrap.fill(f"{label} ({number} seed{'s' if number > 1 else ''})", WIDE, break_long_words=True)
-        legend.append((Line2D([], [], color=color, linestyle=style), plain(text)))
+    legend = [
+        (Line2D([], [], color=color), plain(textwrap.fill(label, WIDE))) for (label, _), color in zip(runs, COLORS)
+    ]
     drawn = _over_each_other(found, legend, columns=1)
-    every = "; ".join(f"{label}: {folder.name}" for label, folder in runs)
-    return Drawn(drawn.figure, f"Learning curves of {len(runs)} runs. {drawn.caption} Runs: {every}.")
+    every = "; ".join(f"{folder.name} ({label}), n = {_seeds(curves)}" for (label, folder), curves in zip(runs, found))
+    said = [f"Learning curves of {len(runs)} runs.", drawn.caption, f"Runs and seeds: {every}."]
+    return Drawn(drawn.figure, " ".join(filter(None, said)))
 
 
 def slots(t: Trained) -> Drawn | None:
@@ -82,8 +82,8 @@ def slots(t: Trained) -> Drawn | None:
     used, of_slots, of_y = (found[name] for name in names)
     number = t.model.num_classes
     legend = [
-        (Line2D([], [], color=RED), "shares of rows by their most probable y"),
-        (Line2D([], [], color=BLUE), "q(y | x), mean over rows"),
+        (Line2D([], [], color=RED), "most probable y of the rows"),
+        (Line2D([], [], color=BLUE), "q(y | x), mean over the rows"),
         (Line2D([], [], color=GREY, linestyle="--"), f"K = {number} and log K = {math.log(number):.2f}"),
     ]
     figure, (above, below) = _stacked(2, legend, 1, [used])
@@ -94,7 +94,7 @@ def slots(t: Trained) -> Drawn | None:
         panel.axhline(most, color=GREY, linestyle="--", linewidth=1)
         panel.set_ylim(0, 1.08 * most or 1)
         panel.set_ylabel(label)
-    above.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    above.yaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
     for panel, curve, color in ((above, used, RED), (below, of_slots, RED), (below, of_y, BLUE)):
         epochs.show(panel, curve, color, every=True)
     above.set_title(plain(t.name))
@@ -103,9 +103,14 @@ def slots(t: Trained) -> Drawn | None:
         "of the rows at least; below, the entropy of the shares of rows that they take, and the mean entropy of "
         "q(y | x). Where y collapses, values fall out of use, and the entropy of the shares falls with them, to 0 when "
         "one value takes all rows. Where y is ignored, the entropy of q(y | x) stays near log K; it falls as rows "
-        f"become sure of their value. {_spread([used], every=True)}"
+        f"become sure of their value. {' '.join(_spread([used], every=True))}"
     )
     return Drawn(figure, f"{about} {t.origin}")
+
+
+def _seeds(found: Mapping[str, Curve]) -> int:
+    """How many are in the means."""
+    return next(iter(found.values())).kept.shape[1]
 
 
 def _columns(found: Mapping[str, Curve]) -> list[str]:
@@ -114,30 +119,25 @@ def _columns(found: Mapping[str, Curve]) -> list[str]:
     return [name for name in first if name is not None]
 
 
-def _looks(number: int) -> list[tuple[str, Any]]:
-    """Colour and style of so many runs."""
-    return [(COLORS[i % len(COLORS)], STYLES[i // len(COLORS) % len(STYLES)]) for i in range(number)]
-
-
 def _over_each_other(runs: Sequence[Mapping[str, Curve]], legend: list[tuple[Any, str]], columns: int = 2) -> Drawn:
     """A panel for every column that a run shows, and what a caption says of them."""
     shown = {name for found in runs for name in _columns(found)}
     labels = {name: label for names in PANELS for name, label in names.items() if name in shown}
     every = [found[name] for found in runs for name in _columns(found)]
     figure, panels = _stacked(len(labels), legend, columns, every)
-    cut = False
+    early: list[str] = []
     for panel, (name, label) in zip(panels, labels.items()):
         is_share = name.endswith("error")
         scale = 100 if is_share else 1
-        there = [(found[name], look) for found, look in zip(runs, _looks(len(runs))) if name in _columns(found)]
-        for curve, look in there:
-            epochs.show(panel, curve, *look, scale)
+        there = [(found[name], color) for found, color in zip(runs, COLORS) if name in _columns(found)]
+        for curve, color in there:
+            epochs.show(panel, curve, color, scale)
         low, high = epochs.limits([curve for curve, _ in there], scale, zero=is_share)
         panel.set_ylim(low, high)
         panel.set_ylabel(label)
-        cut |= panel.dataLim.y0 < low or panel.dataLim.y1 > high
-    early = " Values of the first epochs that are far from the others are not shown." if cut else ""
-    return Drawn(figure, _spread(every) + early)
+        if panel.dataLim.y0 < low or panel.dataLim.y1 > high:
+            early = ["Values of the first epochs that are far from the others are not shown."]
+    return Drawn(figure, " ".join(_spread(every) + early))
 
 
 def _stacked(
@@ -157,16 +157,16 @@ def _stacked(
     return figure, panels
 
 
-def _spread(curves: Sequence[Curve], every: bool = False) -> str:
-    """What is drawn of the seeds, in words."""
+def _spread(curves: Sequence[Curve], every: bool = False) -> list[str]:
+    """What is drawn of the seeds, in sentences."""
     numbers = {curve.kept.shape[1] for curve in curves}
     said = []
     if max(numbers) > 1:
-        said.append("Thick lines are means over the seeds that are not lost")
+        said.append("Thick lines are means over seeds.")
     if any(n > 1 and (every or n <= FEW) for n in numbers):
-        said.append("thin lines are seeds")
+        said.append("Thin lines are seeds.")
     if not every and max(numbers) > FEW:
-        said.append("bands are 95 % intervals of the mean (Student's t)")
-    sentence = f"{', '.join(said)}." if said else ""
-    lost = any(curve.lost.any() for curve in curves)
-    return f"{sentence} A cross is where a seed became non-finite, and was lost.".strip() if lost else sentence
+        said.append("Bands are 95 % intervals of the mean (Student's t).")
+    if any(curve.lost.any() for curve in curves):
+        said.append("A cross is where a seed became non-finite; it is in no mean.")
+    return said

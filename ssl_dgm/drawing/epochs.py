@@ -3,6 +3,7 @@
 Shape legend: E epochs, S seeds.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -69,14 +70,14 @@ def read(folder: Path) -> dict[str, Curve]:
         for e, epoch in enumerate(epochs):
             row = {n: v for n, v in of_seed[seed].get(epoch, {}).items() if n in columns and v != ""}
             # From its first term that is not finite on nothing of a seed means anything, its error neither.
-            lost[s] |= not np.isfinite(list(row.values())).all()
+            lost[s] |= not all(map(math.isfinite, row.values()))
             for name, value in () if lost[s] else row.items():
                 columns[name][e, s] = value
     at = np.array(epochs)
     return {name: Curve(at, values, lost) for name, values in columns.items() if np.isfinite(values).any()}
 
 
-def show(panel: Any, curve: Curve, color: str, style: str = "-", scale: float = 1, every: bool = False) -> None:
+def show(panel: Any, curve: Curve, color: str, scale: float = 1, every: bool = False) -> None:
     """Draws the mean over seeds, and each of up to `FEW` seeds or the interval of more.
 
     Args:
@@ -87,11 +88,11 @@ def show(panel: Any, curve: Curve, color: str, style: str = "-", scale: float = 
     for s in np.flatnonzero(curve.lost | lines):
         there = np.isfinite(curve.values[:, s])
         points = curve.epochs[there], scale * curve.values[there, s]
-        panel.plot(*points, color=color, linestyle=style, linewidth=0.5, alpha=0.6, **_alone(points[0]))
+        panel.plot(*points, color=color, linewidth=0.5, alpha=0.6, **_alone(points[0]))
         if curve.lost[s]:
             panel.plot(*(of[-1:] for of in points), "x", color=color)
     epochs, mean, low, high = curve.band
-    panel.plot(epochs, scale * mean, color=color, linestyle=style, **_alone(epochs))
+    panel.plot(epochs, scale * mean, color=color, **_alone(epochs))
     if not lines and len(epochs) > 1:
         panel.fill_between(epochs, scale * low, scale * high, color=color, alpha=0.25, linewidth=0)
     elif not lines:
@@ -107,13 +108,14 @@ def limits(curves: Sequence[Curve], scale: float = 1, zero: bool = False) -> tup
     Args:
         zero: whether the panel begins at 0.
     """
-    ranges = []
-    for first in (0.0, EARLY):
-        values = np.concatenate([_after(curve, first * curve.epochs[-1]) for curve in curves])
-        ranges.append((0.0 if zero else scale * float(values.min()), scale * float(values.max())))
-    (low, high), late = ranges
-    if late[1] - late[0] < SQUEEZED * (high - low):
-        low, high = late
+    every = np.concatenate([_after(curve, 0) for curve in curves])
+    late = np.concatenate([_after(curve, EARLY * curve.epochs[-1]) for curve in curves])
+    (low, high), (late_low, late_high) = (
+        (0.0 if zero else scale * float(values.min()), scale * float(values.max()))
+        for values in (every, late if late.size else every)
+    )
+    if late_high - late_low < SQUEEZED * (high - low):
+        low, high = late_low, late_high
     room = MARGIN * (high - low) or 0.5
     return (0.0 if zero else low - room), high + room
 
@@ -121,7 +123,7 @@ def limits(curves: Sequence[Curve], scale: float = 1, zero: bool = False) -> tup
 def _after(curve: Curve, epoch: float) -> np.ndarray:
     """All that is drawn of a curve after an epoch."""
     epochs, _, low, high = curve.band
-    seeds = curve.values if curve.lost.all() else curve.kept
+    seeds = curve.kept if np.isfinite(curve.kept).any() else curve.values
     values = np.concatenate([seeds[curve.epochs > epoch].ravel(), low[epochs > epoch], high[epochs > epoch]])
     return values[np.isfinite(values)]
 
