@@ -105,19 +105,21 @@ def _compare(folders: Sequence[Path], given: Mapping[str, str]) -> int:
 def _differences(folders: Sequence[Path]) -> list[str]:
     """The settings in which runs differ, in few words for each; the folders' names where that does not tell them apart.
 
-    Names of models, data and the like come first, and of more than `MOST` settings those are left out that tell no
-    further runs apart.
+    Names of models, data and the like come first, then labels, and of more than `MOST` settings those are left out that
+    tell no further runs apart.
     """
     configs = [records.settings(folder) for folder in folders]
     departing = [schema.departures(config) for config in configs]
     every = [dict(schema.flatten(dataclasses.asdict(config))) for config in configs]
-    settings = {key for one in departing for key in one if len({_word(of.get(key)) for of in every}) > 1}
+    # Not those of a first stage, which not every run has: the model says so.
+    shared = {key for one in departing for key in one if all(key in of for of in every)}
+    settings = {key for key in shared if len({_word(of[key]) for of in every}) > 1}
     chosen: list[str] = []
     said: list[tuple[str, ...]] = [() for _ in folders]
-    for key in sorted(settings, key=lambda key: (not key.endswith(".name"), key.count("."), key)):
+    for key in sorted(settings, key=lambda key: (not key.endswith(".name"), key != "labels", key.count("."), key)):
         longer = [
-            (*words, f"{key.removesuffix('.name')}={_word(of[key])}" if key in of else "")
-            for words, of in zip(said, every)
+            (*words, "" if key == "labels" and not reads_labels else f"{key.removesuffix('.name')}={_word(of[key])}")
+            for words, of, reads_labels in zip(said, every, map(schema.needs_labels, configs))
         ]
         if len(chosen) < MOST or len(set(longer)) > len(set(said)):
             chosen, said = [*chosen, key], longer

@@ -30,7 +30,7 @@ PANELS = (
 )
 COLORS = (BLUE, RED, GREEN, PINK, SKY, ORANGE, BLACK, YELLOW)
 PANEL, LINE, AROUND = 1.3, 0.15, 0.5  # inches of height: a panel, a line of the legend, and the rest
-WIDE = 60  # characters of a line of the legend
+WIDE = 46  # characters of a line of the legend
 
 
 def curves(t: Trained) -> Drawn | None:
@@ -99,11 +99,11 @@ def slots(t: Trained) -> Drawn | None:
         epochs.show(panel, curve, color, every=True)
     above.set_title(plain(t.name))
     about = (
-        f"How y is used on the validation rows. Above, values of y that are the most probable one of {LEAST_SHARE:.1%} "
-        "of the rows at least; below, the entropy of the shares of rows that they take, and the mean entropy of "
-        "q(y | x). Where y collapses, values fall out of use, and the entropy of the shares falls with them, to 0 when "
-        "one value takes all rows. Where y is ignored, the entropy of q(y | x) stays near log K; it falls as rows "
-        f"become sure of their value. {' '.join(_spread([used], every=True))}"
+        "How y is used on the validation rows. Above, values of y that are the most probable one of "
+        f"{100 * LEAST_SHARE:g} % of the rows at least; below, the entropy of the shares of rows that they take, and the "
+        "mean entropy of q(y | x). Where y collapses, values fall out of use, and the entropy of the shares falls with "
+        "them, to 0 when one value takes all rows. Where y is ignored, the entropy of q(y | x) stays near log K; it "
+        f"falls as rows become sure of their value. {' '.join(_spread([used], every=True))}"
     )
     return Drawn(figure, f"{about} {t.origin}")
 

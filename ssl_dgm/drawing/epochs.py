@@ -122,9 +122,11 @@ def limits(curves: Sequence[Curve], scale: float = 1, zero: bool = False) -> tup
 
 def _after(curve: Curve, epoch: float) -> np.ndarray:
     """All that is drawn of a curve after an epoch."""
-    epochs, _, low, high = curve.band
     seeds = curve.kept if np.isfinite(curve.kept).any() else curve.values
-    values = np.concatenate([seeds[curve.epochs > epoch].ravel(), low[epochs > epoch], high[epochs > epoch]])
+    values = seeds[curve.epochs > epoch].ravel()
+    if curve.kept.shape[1] > FEW:
+        epochs, _, low, high = curve.band
+        values = np.concatenate([values, low[epochs > epoch], high[epochs > epoch]])
     return values[np.isfinite(values)]
 
 

@@ -115,7 +115,7 @@ def test_a_stopped_run_goes_on_with_the_columns_that_it_began_with(
         lines = [",".join(line.split(",")[: -len(OF_Y)]) for line in path.read_text().splitlines()]
         path.write_text("\n".join(lines) + "\n")
         expected = [{n: v for n, v in row.items() if n not in OF_Y} for row in expected]
-    ssl_dgm.fit(*words, "trainer.progress=true", verbose=False)
+    ssl_dgm.fit(*words, "trainer.progress=true")
     assert rows_of(path.parent.parent) == expected
     bar = capsys.readouterr().err
     assert "val_error=" in bar and "slots" not in bar and "entropy" not in bar
@@ -150,6 +150,7 @@ def test_few_seeds_are_lines_and_one_epoch_is_a_point(tmp_path: Path) -> None:
     assert [points(line) for line in seeds] == [[(1, s + 1), (2, s + 2)] for s in (0, 1, 2)]
     assert points(mean) == [(1, 2), (2, 3)]
     assert mean.get_linewidth() > 2 * seeds[0].get_linewidth()
+    assert mean.axes is not None and mean.axes.get_ylim()[1] < 5, "no interval is there to make room for"
     (panel,) = drawn(written(tmp_path / "one", rows[:1])).axes
     assert {tuple(points(line)) for line in panel.lines} == {((1, 1),)} and panel.lines[-1].get_marker() == "o"
     (panel,) = drawn(written(tmp_path / "many", [{"seed": s, ERROR: s / 100} for s in range(4)])).axes
@@ -206,7 +207,7 @@ def test_several_runs_have_a_colour_each_and_every_panel_that_one_of_them_has(tm
     of_x = written(tmp_path / "b", [{"epoch": e, "validation/bound": -5.0 * e} for e in (1, 2, 3)])
     with style.sheet():
         made = curves.compared(
-            [("labels=100", of_y), ("model=m1, a title between $ and $ " + "that is long " * 9, of_x)]
+            [("labels=100", of_y), ("model=m1, a title between $ and $, " + "model=m1m2, " * 9, of_x)]
         )
         figure = made.figure
         figure.draw_without_rendering()
