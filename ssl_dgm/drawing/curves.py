@@ -100,7 +100,7 @@ def slots(t: Trained) -> Drawn | None:
     above.set_title(plain(t.name))
     about = (
         "How y is used on the validation rows. Above, values of y that are the most probable one of "
-        f"{100 * LEAST_SHARE:g} % of the rows at least; below, the entropy of the shares of rows that they take, and the "
+        f"{100 * LEAST_SHARE:g} % of the rows or more; below, the entropy of the shares of rows they take, and the "
         "mean entropy of q(y | x). Where y collapses, values fall out of use, and the entropy of the shares falls with "
         "them, to 0 when one value takes all rows. Where y is ignored, the entropy of q(y | x) stays near log K; it "
         f"falls as rows become sure of their value. {' '.join(_spread([used], every=True))}"
