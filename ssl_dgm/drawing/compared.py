@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ssl_dgm.drawing import grids
+from ssl_dgm.drawing import curves, grids, units
 from ssl_dgm.drawing.style import PAGE, Drawn, new, plain
 from ssl_dgm.drawing.trained import Trained
 from ssl_dgm.evaluation import generated
@@ -35,4 +35,9 @@ def _origins(runs: Runs) -> str:
     return " ".join(f"{label}: {t.origin}" for label, t in runs)
 
 
-COMPARED: dict[str, Callable[[Runs], Drawn]] = {draws.__name__: draws}
+def learning(runs: Runs) -> Drawn:
+    """Learning curves over each other, of all seeds of every run."""
+    return curves.compared(list({label: (label, t.folder) for label, t in runs}.values()))
+
+
+COMPARED: dict[str, Callable[[Runs], Drawn]] = {"draws": draws, "learning": learning, "depth": units.compared}
