@@ -23,6 +23,7 @@ KINDS: dict[str, Kind] = {
         features,
     )
 }  # fmt: skip
+OF_ALL_SEEDS = ("curves", "slots")  # of a run; the others are of one seed
 FEW = ("samples", "completions", "curves", "confusion")
 # Minutes, where the others take seconds at most, and what is said before.
 SLOW = {"features": "t-SNE of up to 10,000 test rows takes a minute or two"}
@@ -43,13 +44,9 @@ def draw(t: Trained, folder: Path, names: Collection[str]) -> list[Path]:
     return made
 
 
-def at_end(t: Trained, which: str, say: Callable[[str], None]) -> None:
-    """Draws a run's figures into its folder `figures`; what goes wrong is told, and costs nothing else.
-
-    Args:
-        which: the set, as `trainer.figures` names it.
-    """
-    for name in SETS[which]:
+def at_end(t: Trained, names: Collection[str], say: Callable[[str], None]) -> None:
+    """Draws figures of a run into its folder `figures`; what goes wrong is told, and costs nothing else."""
+    for name in names:
         if name in SLOW:
             say(f"figure {name}: {SLOW[name]}")
         try:

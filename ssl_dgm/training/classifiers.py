@@ -39,7 +39,7 @@ def fit(job: Job, seeds: list[int]) -> None:
         confusion = clusters.of_classes(predicted, source.test_y, source.class_names)
         write_atomic(job.folder / f"seed-{seed}" / "confusion.csv", confusion)
         if seed == seeds[0]:
-            kinds.at_end(trained(job, None, seed), job.config.trainer.figures, job.say)
+            kinds.at_end(trained(job, None, seed), kinds.SETS[job.config.trainer.figures], job.say)
         save(job, seed, metrics, facts)
 
 

@@ -43,7 +43,8 @@ def train(job: Job, seeds: list[int]) -> dict[int, str]:
         "train_seconds": round(sum(row["seconds"] for row in epochs if row["seed"] == seeds[0]), 1),
         "live_units": None if job.first is None else int(job.first.live.sum()),
     }
-    weights, kept = model.state_dict(), {}
+    weights, kept = model.state_dict(), [seed for seed in seeds if seed not in lost]
+    drawn = job.config.seeds[0] if job.config.seeds[0] in kept else next(iter(kept), None)
     for s, seed in enumerate(seeds):
         if seed in lost:
             continue
@@ -53,20 +54,25 @@ def train(job: Job, seeds: list[int]) -> dict[int, str]:
         # One entry: several would be written in an order that changes from run to run.
         content = to_safetensors(tensors, {"about": f"{job.key}: {model}"})
         write_atomic(job.folder / f"seed-{seed}" / "weights.safetensors", content)
-        kept[seed] = {**facts, "weights_sha256": hashlib.sha256(content).hexdigest()}
+        own = {**facts, "weights_sha256": hashlib.sha256(content).hexdigest()}
         if confusions:
             write_atomic(job.folder / f"seed-{seed}" / "confusion.csv", confusions[s])
         if found:
-            kept[seed]["attribution"] = found[s].attribution.tolist()
-    # Before the records: what has one is not looked at again.
-    if kept and (job.config.seeds[0] in kept or not (job.folder / "figures").exists()):
-        drawn = next(iter(kept)) if job.config.seeds[0] not in kept else job.config.seeds[0]
-        one = one_of(job, model, seeds.index(drawn))
-        kinds.at_end(trained(job, one, drawn), job.config.trainer.figures, job.say)
-    for seed, own in kept.items():
-        save(job, seed, {name: value[seeds.index(seed)] for name, value in metrics.items()}, own)
+            own["attribution"] = found[s].attribution.tolist()
+        # Before the record: what has one is not looked at again.
+        if seed == drawn:
+            _draw(job, one_of(job, model, s))
+        save(job, seed, {name: value[s] for name, value in metrics.items()}, own)
     checkpoints.remove(group)
     return lost
+
+
+def _draw(job: Job, one: DeepGenerativeModel) -> None:
+    """The run's figures, or those of all seeds where another group's seed has its own already."""
+    (seed,) = one.seeds
+    is_first = seed == job.config.seeds[0] or not (job.folder / "figures").exists()
+    names = kinds.SETS[job.config.trainer.figures]
+    kinds.at_end(trained(job, one, seed), names if is_first else set(names) & set(kinds.OF_ALL_SEEDS), job.say)
 
 
 def one_of(job: Job, model: DeepGenerativeModel, s: int) -> DeepGenerativeModel:
