@@ -15,7 +15,7 @@ from ssl_dgm import api, compose
 from ssl_dgm.checks import nearest
 from ssl_dgm.config import UserError
 from ssl_dgm.drawing import compared, kinds, style, tables
-from ssl_dgm.drawing.style import Drawn
+from ssl_dgm.drawing.style import Drawn, Film
 from ssl_dgm.files import write_atomic
 from ssl_dgm.tables import cells as cells_of
 from ssl_dgm.tables import schedule, spec
@@ -203,7 +203,7 @@ def _draw(figure: Figure, done: Sequence[Cell], out: Path, say: Say) -> list[Pat
             made.append(_save(figure, drawn, out, figure.name))
         for cell in () if figure.compares else done:
             if figure.draw in kinds.SLOW:
-                say(f"{figure.file(cell.row)}: this takes a minute or more")
+                say(f"{figure.file(cell.row)}: {kinds.SLOW[figure.draw]}")
             drawn = kinds.KINDS[figure.draw](api.load(cell.folder).trained)
             if drawn is None:
                 raise UserError(f"{cell.folder.name} has no figure {figure.draw}; choose another for {figure.name}")
@@ -211,7 +211,7 @@ def _draw(figure: Figure, done: Sequence[Cell], out: Path, say: Say) -> list[Pat
     return made
 
 
-def _save(figure: Figure, drawn: Drawn, out: Path, name: str) -> Path:
+def _save(figure: Figure, drawn: Drawn | Film, out: Path, name: str) -> Path:
     said = " ".join(figure.caption.split())
     drawn.caption = f"{figure.title} (after {figure.source}). {drawn.caption}{f' {said}' if said else ''}"
     return style.save(drawn, out, name)

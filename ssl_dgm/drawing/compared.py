@@ -8,6 +8,7 @@ import numpy as np
 from ssl_dgm.drawing import grids
 from ssl_dgm.drawing.style import PAGE, Drawn, new, plain
 from ssl_dgm.drawing.trained import Trained
+from ssl_dgm.drawing.units import depth
 from ssl_dgm.evaluation import generated
 
 Runs = Sequence[tuple[str, Trained]]  # what each is called, and a seed of it
@@ -35,4 +36,4 @@ def _origins(runs: Runs) -> str:
     return " ".join(f"{label}: {t.origin}" for label, t in runs)
 
 
-COMPARED: dict[str, Callable[[Runs], Drawn]] = {draws.__name__: draws}
+COMPARED: dict[str, Callable[[Runs], Drawn]] = {kind.__name__: kind for kind in (draws, depth)}

@@ -54,7 +54,7 @@ def units(t: Trained) -> Drawn | None:
     return Drawn(figure, f"{about} {t.origin}")
 
 
-def compared(runs: Sequence[tuple[str, Trained]]) -> Drawn:
+def depth(runs: Sequence[tuple[str, Trained]]) -> Drawn:
     """Component collapse against depth (the slides on AEVB): what the units of trained models carry, and how many live.
 
     Args:
@@ -86,15 +86,15 @@ def compared(runs: Sequence[tuple[str, Trained]]) -> Drawn:
     left.set_xlabel("unit, in the order of its KL")
     left.set_ylabel("KL(q || p) (nats)")
     left.legend()
-    depths = [depth for _, depth in live]
+    depths = [layers for _, layers in live]
     means = [float(np.mean(seeds)) for seeds in live.values()]
     if len(set(depths)) == len(depths):
         order = np.argsort(depths)
         right.plot(np.take(depths, order), np.take(means, order), color=GREY, linewidth=0.8, zorder=1)
-    for ((label, depth), seeds), mean in zip(live.items(), means):
-        right.plot(depth, mean, "o", color=colours[label], markersize=5, clip_on=False)
+    for ((label, layers), seeds), mean in zip(live.items(), means):
+        right.plot(layers, mean, "o", color=colours[label], markersize=5, clip_on=False)
         if len(seeds) > 1:
-            right.plot([depth] * len(seeds), seeds, "o", color=BLACK, fillstyle="none", markersize=3, clip_on=False)
+            right.plot([layers] * len(seeds), seeds, "o", color=BLACK, fillstyle="none", markersize=3, clip_on=False)
     right.axhline(total, color=GREY, linewidth=0.8, linestyle="--")
     right.set_ylim(0, 1.1 * total)
     right.set_xlim(min(depths) - 0.5, max(depths) + 0.5)

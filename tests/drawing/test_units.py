@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from drawing_runs import fit, seen
+from drawing_runs import fit
 from matplotlib.colors import same_color
 from torch.distributions import Normal, kl_divergence
 
@@ -22,7 +22,7 @@ def deep(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, Trained]]:
     folder, m1 = tmp_path_factory.mktemp("runs"), ("model=m1", "classifier=none", "model.z_dim=5")
     shallow = fit(folder, *m1, "network.hidden=[16]", "seeds=[0,1]", "budget.updates_per_epoch=40")
     deeper = fit(folder, *m1, "network.hidden=[16,16,16]", "budget.updates_per_epoch=40")
-    return [("one", seen(shallow)), ("three", seen(deeper)), ("one", seen(ssl_dgm.load(shallow, seed=1)))]
+    return [("one", shallow.trained), ("three", deeper.trained), ("one", ssl_dgm.load(shallow, seed=1).trained)]
 
 
 def test_divergences_are_those_of_the_two_gaussians(deep: list[tuple[str, Trained]]) -> None:
@@ -42,7 +42,7 @@ def test_divergences_are_those_of_the_two_gaussians(deep: list[tuple[str, Traine
 
 
 def test_depths_are_compared_by_every_seed_and_their_mean(deep: list[tuple[str, Trained]]) -> None:
-    drawn = units.compared(deep)
+    drawn = units.depth(deep)
     left, right = drawn.figure.axes
     lines = [line for line in left.lines if len(line.get_xdata()) == 5]  # type: ignore[arg-type]
     live = []
@@ -58,19 +58,19 @@ def test_depths_are_compared_by_every_seed_and_their_mean(deep: list[tuple[str, 
     assert dots == [[[1, (live[0] + live[2]) / 2]], [[1, live[0]], [1, live[2]]], [[3, live[1]]]]
     assert right.get_ylim()[0] == 0
     assert "open circles are seeds, 2 at most" in drawn.caption
-    assert "open circles" not in units.compared(deep[:2]).caption
+    assert "open circles" not in units.depth(deep[:2]).caption
 
 
 def test_what_has_no_units_is_refused(deep: list[tuple[str, Trained]]) -> None:
     label, t = deep[0]
     with pytest.raises(UserError, match=r"M1 on digits has no latent units; leave m1-digits-smoke-\w+ out"):
-        units.compared([(label, dataclasses.replace(t, model=None))])
+        units.depth([(label, dataclasses.replace(t, model=None))])
     with pytest.raises(UserError, match="no run is named"):
-        units.compared([])
+        units.depth([])
 
 
 def test_legend_and_ticks_say_what_there_is(tmp_path: Path) -> None:
-    t = seen(fit(tmp_path, "model=sdgm", "model.z_dim=2", "model.a_dim=1"))
+    t = fit(tmp_path, "model=sdgm", "model.z_dim=2", "model.a_dim=1").trained
     drawn = units.units(t)
     assert drawn is not None
     drawn.figure.canvas.draw()
