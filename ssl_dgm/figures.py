@@ -3,7 +3,7 @@
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ssl_dgm import records
@@ -11,7 +11,7 @@ from ssl_dgm.checks import nearest
 from ssl_dgm.config import UserError
 
 HELP = """\
-python -m ssl_dgm.figures run=<folder> [name=value ...]
+python -m ssl_dgm.figures run=<folder> [run=<folder> ...] [name=value ...]
 python -m ssl_dgm.figures figure=<name> [name=value ...]
 python -m ssl_dgm.figures table=<name> [name=value ...]
 
@@ -26,6 +26,8 @@ minutes.
   device=auto       auto, cpu, cuda, ...
 
 {kinds}
+
+Several runs share a figure, their learning curves over each other: only=curves, and out=figures unless told otherwise.
 
 figure=<name> is a figure that results/ shows, of conf/figure/, a YAML file like those, or all: what its runs lack is
 trained first.
@@ -47,6 +49,7 @@ Of a table whose columns are numbers of labels, latents, ..., what its rows say 
   out=<folder>      where to (default: <results>/figures); its name is <table>_<budget>
 
   python -m ssl_dgm.figures run=runs/m2-mnist-100
+  python -m ssl_dgm.figures run=runs/m2-mnist-100 run=runs/m1m2-mnist-100 out=paper
   python -m ssl_dgm.figures run=runs/m1-mnist only=manifold,units out=paper
   python -m ssl_dgm.figures figure=all minutes=60
   python -m ssl_dgm.figures table=table1 budget=short
@@ -77,8 +80,11 @@ def _run(words: Sequence[str]) -> int:
     if not words or {"-h", "--help"} & set(words):
         _help()
         return 0 if words else 2
-    given = _parsed(words)
-    return _of_run(given) if "run" in given else _of_table(given) if "table" in given else _shown(given)
+    runs, given = _parsed(words)
+    if runs:
+        folders = [records.find(Path(run)) for run in runs]
+        return _of_run(folders[0], given) if len(folders) == 1 else _compare(folders, given)
+    return _of_table(given) if "table" in given else _shown(given)
 
 
 def _help() -> None:
@@ -90,8 +96,8 @@ def _help() -> None:
     print(HELP.format(kinds="\n".join(of_runs), figures="\n".join(shown)))
 
 
-def _of_run(given: dict[str, str]) -> int:
-    folder, seed = records.find(Path(given["run"])), given.get("seed")
+def _of_run(folder: Path, given: Mapping[str, str]) -> int:
+    seed = given.get("seed")
     if seed is not None and not seed.isdigit():
         raise UserError(f"seed={seed} is no seed; use one of {', '.join(map(str, records.seeds(folder)))}")
 
@@ -113,7 +119,25 @@ def _of_run(given: dict[str, str]) -> int:
     return 0
 
 
-def _shown(given: dict[str, str]) -> int:
+def _compare(folders: Sequence[Path], given: Mapping[str, str]) -> int:
+    """Draws the learning curves of several runs over each other."""
+    if twice := [folder for i, folder in enumerate(folders) if folder in folders[:i]]:
+        raise UserError(f"{twice[0]} is named twice; leave one out")
+    if given.get("only", "curves") != "curves":
+        raise UserError(f"only={given['only']} is of one run; several share only=curves")
+    for name in ("seed", "device"):
+        if name in given:
+            raise UserError(f"{name}={given[name]} has no use for the curves of several runs; leave it out")
+    from ssl_dgm.drawing import curves, style
+    from ssl_dgm.drawing.names import differences
+
+    with style.sheet():
+        drawn = curves.compared(list(zip(differences(folders), folders)))
+        print(f"picture   {style.save(drawn, Path(given.get('out', 'figures')), 'curves')}", flush=True)
+    return 0
+
+
+def _shown(given: Mapping[str, str]) -> int:
     """Figures of conf/figure/."""
     from ssl_dgm import gallery
     from ssl_dgm.tables import schedule, spec
@@ -151,7 +175,7 @@ def _minutes(text: str) -> float:
     return minutes
 
 
-def _of_table(given: dict[str, str]) -> int:
+def _of_table(given: Mapping[str, str]) -> int:
     from ssl_dgm.drawing import style, tables
 
     budget, results = given.get("budget", "paper"), Path(given.get("results", "results"))
@@ -164,7 +188,9 @@ def _of_table(given: dict[str, str]) -> int:
     return 0
 
 
-def _parsed(words: Sequence[str]) -> dict[str, str]:
+def _parsed(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The runs, and the other settings."""
+    runs: list[str] = []
     given: dict[str, str] = {}
     asked = [name for name in NAMES if any(word.startswith(f"{name}=") for word in words)]
     if len(asked) != 1:
@@ -176,10 +202,13 @@ def _parsed(words: Sequence[str]) -> dict[str, str]:
             raise UserError(f"'{name}' is no setting of {asked[0]}=; {nearest(name, list(NAMES[asked[0]]))}")
         if not equals or not value:
             raise UserError(f"'{word}' has no value; write {name}=...")
+        if name == "run":
+            runs.append(value)
+            continue
         if name in given:
             raise UserError(f"{name}= is given twice; leave one out")
         given[name] = value
-    return given
+    return runs, given
 
 
 def _first_sentence(text: str | None) -> str:

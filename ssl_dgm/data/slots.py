@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from ssl_dgm.config import Config, UserError, needs_labels
 from ssl_dgm.data.source import Source
 
+LEAST_SHARE = 0.001  # of the rows, for a slot to be in use
+
 
 @dataclass(frozen=True)
 class Slots:

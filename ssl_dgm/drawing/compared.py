@@ -5,10 +5,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ssl_dgm.drawing import grids
+from ssl_dgm.drawing import curves, grids, units
 from ssl_dgm.drawing.style import PAGE, Drawn, new, plain
 from ssl_dgm.drawing.trained import Trained
-from ssl_dgm.drawing.units import depth
 from ssl_dgm.evaluation import generated
 
 Runs = Sequence[tuple[str, Trained]]  # what each is called, and a seed of it
@@ -36,4 +35,9 @@ def _origins(runs: Runs) -> str:
     return " ".join(f"{label}: {t.origin}" for label, t in runs)
 
 
-COMPARED: dict[str, Callable[[Runs], Drawn]] = {kind.__name__: kind for kind in (draws, depth)}
+def learning(runs: Runs) -> Drawn:
+    """Learning curves over each other, of all seeds of every run."""
+    return curves.compared(list({label: (label, t.folder) for label, t in runs}.values()))
+
+
+COMPARED: dict[str, Callable[[Runs], Drawn]] = {"draws": draws, "learning": learning, "depth": units.compared}

@@ -7,7 +7,7 @@ from ssl_dgm.checks import nearest
 from ssl_dgm.config import UserError
 from ssl_dgm.drawing import style
 from ssl_dgm.drawing.classes import confusion
-from ssl_dgm.drawing.curves import curves
+from ssl_dgm.drawing.curves import curves, slots
 from ssl_dgm.drawing.features import features
 from ssl_dgm.drawing.pictures import analogies, completions, manifold, reconstructions, samples, styles
 from ssl_dgm.drawing.style import Drawn, Film
@@ -19,8 +19,8 @@ Kind = Callable[[Trained], Drawn | Film | None]
 KINDS: dict[str, Kind] = {
     kind.__name__: kind
     for kind in (
-        samples, reconstructions, completions, manifold, styles, analogies, traversal, confusion, curves,
-        units, features,
+        samples, reconstructions, completions, manifold, styles, analogies, traversal, confusion, curves, slots, units,
+        features,
     )
 }  # fmt: skip
 FEW = ("samples", "completions", "curves", "confusion")

@@ -108,7 +108,7 @@ def styles(t: Trained) -> Drawn | None:
     chosen = [c for c in PANELS if c < t.model.num_classes] or [0]
     side = np.linspace(-REACH, REACH, STYLE)
     images = t.images(_decoded(t, _square(side), bounds.classes(t.model.factorisation, next(t.model.parameters()))))
-    figure, axes = new(PAGE, PAGE / len(chosen) + 0.25, 1, len(chosen))
+    figure, axes = new(PAGE, PAGE / 3 + 0.45, 1, len(chosen))
     for panel, c in zip(axes[0], chosen):
         grids.grid(panel, images[c].reshape(STYLE, STYLE, *images.shape[2:]), gap=0, title=f"y = {slots(t)[c]}")
         at = (np.array([0, STYLE // 2, STYLE - 1]) + 0.5) * images.shape[2]

@@ -54,7 +54,7 @@ def units(t: Trained) -> Drawn | None:
     return Drawn(figure, f"{about} {t.origin}")
 
 
-def depth(runs: Sequence[tuple[str, Trained]]) -> Drawn:
+def compared(runs: Sequence[tuple[str, Trained]]) -> Drawn:
     """Component collapse against depth (the slides on AEVB): what the units of trained models carry, and how many live.
 
     Args:

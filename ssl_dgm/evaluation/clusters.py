@@ -13,9 +13,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import entropy
 
-from ssl_dgm.data.slots import Slots
-
-LEAST_SHARE = 0.001  # of the rows, for a slot to be in use
+from ssl_dgm.data.slots import LEAST_SHARE, Slots
 
 
 def confusion(slots: np.ndarray, targets: np.ndarray, num_classes: int, num_slots: int) -> np.ndarray:

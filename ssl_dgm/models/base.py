@@ -19,10 +19,10 @@ from ssl_dgm.config import Stage
 from ssl_dgm.data.datamodule import Batch, Part, SeededDataModule
 from ssl_dgm.models import optimizers
 from ssl_dgm.models.algorithms import Chains
-from ssl_dgm.models.attribution import cluster_error
 from ssl_dgm.models.captured import Captured, make_capturable
 from ssl_dgm.models.compiled import Compiled
 from ssl_dgm.models.objective import Noise, Objective, Shares
+from ssl_dgm.models.validation import OF_BOUNDS, OF_CLASSES, Validation
 from ssl_dgm.probability import bounds, replicas
 from ssl_dgm.probability.convolutions import Image, Picture, Trunk
 from ssl_dgm.probability.factors import Factorisation, RelaxedCategoricalFactor
@@ -30,8 +30,6 @@ from ssl_dgm.probability.networks import Architecture
 from ssl_dgm.probability.norms import BatchNorm
 from ssl_dgm.probability.notation import Factors
 from ssl_dgm.probability.randomness import Streams
-
-VALIDATION_DRAWS = 10  # of what q draws before y, at every validation
 
 
 class DeepGenerativeModel(pl.LightningModule):
@@ -85,9 +83,7 @@ class DeepGenerativeModel(pl.LightningModule):
         self.chains: Chains | None = None  # of Monte-Carlo EM
         self.terms: dict[str, Tensor] = {}  # of the last update, [S]
         self.free_slots = False  # whether values of y are attributed to classes by the validation rows
-        self.scores: list[Tensor] = []  # of the validation rows so far, or the values of y predicted for them, [S, B]
-        self.given: list[Tensor] = []  # their classes, one-hot [B, K]
-        self.validation: dict[str, Tensor] = {}  # their mean by name, [S]
+        self.validation: dict[str, Tensor] = {}  # the last scores of the validation rows by name, [S]
 
     def dims(self) -> dict[str, int]:
         """Size of every variable by name."""
@@ -128,9 +124,14 @@ class DeepGenerativeModel(pl.LightningModule):
         return max(self.x_dim * likelihood.parameters_per_value, *self.stage.network.hidden, *convolutional)
 
     @property
+    def scores(self) -> tuple[str, ...]:
+        """Names of what validation measures (see `Validation.scores`)."""
+        return OF_CLASSES if self.has_classes else OF_BOUNDS
+
+    @property
     def score(self) -> str:
-        """What validation measures: the error, or the bound of a model without classes."""
-        return "error" if self.has_classes else "bound"
+        """The first of them, which tells the best epoch: the error, or the bound of a model without classes."""
+        return self.scores[0]
 
     # All seeds from one
 
@@ -313,26 +314,13 @@ class DeepGenerativeModel(pl.LightningModule):
     # Validation, all seeds
 
     def on_validation_epoch_start(self) -> None:
-        self.scores, self.given = [], []
-        self.validation_streams = Streams(self.seeds, "validation", self.device)
+        self.validating = Validation(self)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        x, y = batch
-        f, draws = self.factorisation, 1
-        if self.has_classes and f.before_y:
-            draws = min(VALIDATION_DRAWS, self.prediction_draws)
-        noise = self.noise(self.validation_streams, x=f.noise_shapes(len(x), draws))["x"]
-        if self.has_classes:
-            predicted = self.per_seed(lambda one: self.log_q_y(x, one), noise).argmax(-1)
-            self.scores.append(predicted if self.free_slots else (predicted != y.argmax(-1)).float())
-            self.given.append(y)
-        else:
-            self.scores.append(self.per_seed(lambda one: self.bound(x, one), noise))
+        self.validating.add(self, *batch)
 
     def on_validation_epoch_end(self) -> None:
-        scores = torch.cat(self.scores, -1)
-        attributed = self.has_classes and self.free_slots
-        self.validation = {self.score: cluster_error(scores, torch.cat(self.given)) if attributed else scores.mean(-1)}
+        self.validation = self.validating.scores()
 
     # Kept, since a run that ended after its last epoch but before its record does not validate again.
 

@@ -76,11 +76,12 @@ class Curves(pl.Callback):
         for s, seed in enumerate(pl_module.seeds):
             row = {"epoch": epoch, "seed": seed, "seconds": seconds}
             row |= {f"train/{name}": values[s] for name, values in zip(names, means)}
-            score = pl_module.validation[pl_module.score][s].item() if validated else ""
-            rows.append(row | {f"validation/{pl_module.score}": score})
+            scores = {n: pl_module.validation[n][s].item() if validated else "" for n in pl_module.scores}
+            rows.append(row | {f"validation/{name}": score for name, score in scores.items()})
+        columns = self.columns or list(rows[0])  # a file that an older version began keeps its own
         with open(self.path, "a") as file:
-            file.write(_csv(rows, list(rows[0]), header=not self.columns))
-        self.columns = list(rows[0])
+            file.write(_csv(rows, columns, header=not self.columns))
+        self.columns = columns
         self.elsewhere.epoch(rows)
         if len(self.lost) == len(pl_module.seeds):
             trainer.should_stop = True
@@ -101,7 +102,7 @@ class Curves(pl.Callback):
 
 def _csv(rows: list[dict[str, Any]], columns: list[str], header: bool) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     if header:
         writer.writeheader()
     writer.writerows(rows)
@@ -178,7 +179,7 @@ class Best(pl.Callback):
 
 
 class Progress(pl.Callback):
-    """One bar over all updates of the run: time left, the loss terms and the validation scores, as means over seeds."""
+    """One bar over all updates of the run: time left, terms of the loss, the validation score, as means over seeds."""
 
     def __init__(self, title: str) -> None:
         self.title = title
@@ -202,8 +203,9 @@ class Progress(pl.Callback):
         for name in ("bound", "bound_unlabelled", "classification"):
             if name in pl_module.terms:
                 shown[name] = f"{pl_module.terms[name].mean().item():.2f}"
-        for name, value in pl_module.validation.items():
-            shown[f"val_{name}"] = f"{100 * value.mean():.2f} %" if name == "error" else f"{value.mean():.2f}"
+        if (value := pl_module.validation.get(pl_module.score)) is not None:
+            percent = pl_module.score == "error"
+            shown[f"val_{pl_module.score}"] = f"{100 * value.mean():.2f} %" if percent else f"{value.mean():.2f}"
         self.bar.set_postfix(shown, refresh=False)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -10,7 +10,7 @@ from scipy.special import ndtri
 
 import ssl_dgm
 from ssl_dgm.api import Fitted
-from ssl_dgm.drawing import grids, pictures, style
+from ssl_dgm.drawing import grids, kinds, pictures, style
 from ssl_dgm.drawing.units import LIVE, kl_of_units, units
 from ssl_dgm.evaluation import generated
 
@@ -210,3 +210,16 @@ def test_a_run_ends_with_its_figures_and_one_that_fails_costs_nothing(
     assert again.metrics == fitted.metrics
     out = capsys.readouterr().out
     assert "figure samples could not be drawn" in out and f"run={fitted.folder}" in out
+
+
+@pytest.mark.parametrize("name", ["m1", "m2", "m1m2", "sdgm", "slots"])
+def test_nothing_is_cut_off_at_the_edges(name: str, fitted: dict[str, Fitted]) -> None:
+    for kind in kinds.SETS["quick"]:
+        if (drawn := kinds.KINDS[kind](fitted[name].trained)) is None:
+            continue
+        drawn.figure.draw_without_rendering()
+        inches = drawn.figure.get_tightbbox()
+        assert inches is not None
+        width, height = drawn.figure.get_size_inches()
+        assert inches.x0 > -0.01 and inches.y0 > -0.01, f"{kind}: {inches}"
+        assert inches.x1 < width + 0.01 and inches.y1 < height + 0.01, f"{kind}: {inches} of {width} x {height}"

@@ -42,7 +42,7 @@ def test_divergences_are_those_of_the_two_gaussians(deep: list[tuple[str, Traine
 
 
 def test_depths_are_compared_by_every_seed_and_their_mean(deep: list[tuple[str, Trained]]) -> None:
-    drawn = units.depth(deep)
+    drawn = units.compared(deep)
     left, right = drawn.figure.axes
     lines = [line for line in left.lines if len(line.get_xdata()) == 5]  # type: ignore[arg-type]
     live = []
@@ -58,15 +58,15 @@ def test_depths_are_compared_by_every_seed_and_their_mean(deep: list[tuple[str, 
     assert dots == [[[1, (live[0] + live[2]) / 2]], [[1, live[0]], [1, live[2]]], [[3, live[1]]]]
     assert right.get_ylim()[0] == 0
     assert "open circles are seeds, 2 at most" in drawn.caption
-    assert "open circles" not in units.depth(deep[:2]).caption
+    assert "open circles" not in units.compared(deep[:2]).caption
 
 
 def test_what_has_no_units_is_refused(deep: list[tuple[str, Trained]]) -> None:
     label, t = deep[0]
     with pytest.raises(UserError, match=r"M1 on digits has no latent units; leave m1-digits-smoke-\w+ out"):
-        units.depth([(label, dataclasses.replace(t, model=None))])
+        units.compared([(label, dataclasses.replace(t, model=None))])
     with pytest.raises(UserError, match="no run is named"):
-        units.depth([])
+        units.compared([])
 
 
 def test_legend_and_ticks_say_what_there_is(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from ssl_dgm.data.datamodule import Batch, SeededDataModule
 from ssl_dgm.data.inputs import Inputs, Pixels, Posteriors
 from ssl_dgm.data.source import Source, digest
 from ssl_dgm.data.splits import draw
-from ssl_dgm.models.base import VALIDATION_DRAWS
+from ssl_dgm.models.validation import VALIDATION_DRAWS
 from ssl_dgm.probability import bounds
 from ssl_dgm.probability.randomness import Streams
 
