@@ -215,7 +215,8 @@ def test_a_run_ends_with_its_figures_and_one_that_fails_costs_nothing(
 @pytest.mark.parametrize("name", ["m1", "m2", "m1m2", "sdgm", "slots"])
 def test_nothing_is_cut_off_at_the_edges(name: str, fitted: dict[str, Fitted]) -> None:
     for kind in kinds.SETS["quick"]:
-        if (drawn := kinds.KINDS[kind](fitted[name].trained)) is None:
+        drawn = kinds.KINDS[kind](fitted[name].trained)
+        if not isinstance(drawn, style.Drawn):
             continue
         drawn.figure.draw_without_rendering()
         inches = drawn.figure.get_tightbbox()
