@@ -5,6 +5,7 @@ from itertools import cycle
 
 import numpy as np
 import torch
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
@@ -34,16 +35,15 @@ def units(t: Trained) -> Drawn | None:
         places = np.arange(1, len(kl) + 1)
         # White between very many bars would look like a pattern.
         width = 0.8 if len(kl) <= 100 else 1.0
-        for some, colour, what in ((slice(live), BLUE, "live"), (slice(live, None), GREY, "collapsed")):
-            if number := len(places[some]):
-                panel.bar(places[some], kl[some], width=width, color=colour, label=f"{number} {what}")
+        panel.bar(places, kl, width=width, color=[BLUE] * live + [GREY] * (len(kl) - live))
         panel.set_xlim(0.3, len(kl) + 0.7)
         panel.set_ylim(0, max(1.3 * kl[0], LIVE))
-        panel.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
+        panel.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
         panel.set_xlabel(f"unit of {name}, in the order of its KL")
         panel.set_ylabel("KL(q || p) (nats)")
         panel.grid(False, axis="x")
-        panel.legend(loc="upper right", ncols=2)
+        said = ((BLUE, f"{live} live"), (GREY, f"{len(kl) - live} collapsed"))
+        panel.legend(handles=[Patch(color=c, label=text) for c, text in said], loc="upper right", ncols=2)
     axes[0, 0].set_title(plain(t.name))
     sums = ", ".join(f"{kl.sum():.1f} nats in all for {name}" for name, kl in found.items())
     given = ", y at its most probable class" if t.model.has_classes else ""
@@ -86,19 +86,19 @@ def compared(runs: Sequence[tuple[str, Trained]]) -> Drawn:
     left.set_xlabel("unit, in the order of its KL")
     left.set_ylabel("KL(q || p) (nats)")
     left.legend()
-    depths = [depth for _, depth in live]
+    depths = [layers for _, layers in live]
     means = [float(np.mean(seeds)) for seeds in live.values()]
     if len(set(depths)) == len(depths):
         order = np.argsort(depths)
         right.plot(np.take(depths, order), np.take(means, order), color=GREY, linewidth=0.8, zorder=1)
-    for ((label, depth), seeds), mean in zip(live.items(), means):
-        right.plot(depth, mean, "o", color=colours[label], markersize=5, clip_on=False)
+    for ((label, layers), seeds), mean in zip(live.items(), means):
+        right.plot(layers, mean, "o", color=colours[label], markersize=5, clip_on=False)
         if len(seeds) > 1:
-            right.plot([depth] * len(seeds), seeds, "o", color=BLACK, fillstyle="none", markersize=3, clip_on=False)
+            right.plot([layers] * len(seeds), seeds, "o", color=BLACK, fillstyle="none", markersize=3, clip_on=False)
     right.axhline(total, color=GREY, linewidth=0.8, linestyle="--")
     right.set_ylim(0, 1.1 * total)
     right.set_xlim(min(depths) - 0.5, max(depths) + 0.5)
-    right.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
+    right.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     right.set_xlabel("hidden layers of every network")
     right.set_ylabel("live units")
     seeds = max(map(len, live.values()))

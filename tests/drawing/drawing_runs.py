@@ -6,8 +6,6 @@ from conftest import SMOKE
 
 import ssl_dgm
 from ssl_dgm.api import Fitted
-from ssl_dgm.drawing.trained import Trained
-from ssl_dgm.training import jobs
 
 TINY = (*SMOKE, "network.hidden=[16,16]", "budget.updates_per_epoch=3", "prediction_draws=3", "trainer.figures=none")
 
@@ -15,8 +13,3 @@ TINY = (*SMOKE, "network.hidden=[16,16]", "budget.updates_per_epoch=3", "predict
 def fit(folder: Path, *words: str) -> Fitted:
     """A run in `folder` that has drawn nothing."""
     return ssl_dgm.fit(*TINY, *words, f"runs={folder}", verbose=False)
-
-
-def seen(fitted: Fitted) -> Trained:
-    """The seed as its figures see it."""
-    return jobs.trained(fitted._job, fitted._network, fitted.seed)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from drawing_runs import fit, seen
+from drawing_runs import fit
 from matplotlib.colors import to_rgba
 
 from ssl_dgm.api import Fitted
@@ -35,13 +35,13 @@ def factors(t: Trained) -> Factorisation:
 
 
 def test_features_are_those_that_the_model_names(runs: dict[str, Fitted]) -> None:
-    t = seen(runs["gmvae"])
+    t = runs["gmvae"].trained
     f, (found, what) = factors(t), features.of_rows(t, ROWS)
     with torch.no_grad():
         np.testing.assert_allclose(found, f.q["h"]({"x": t.test.mean(ROWS)}), rtol=1e-5, atol=1e-6)
     assert what == "features h = g(x)"
 
-    t = seen(runs["sdgm"])
+    t = runs["sdgm"].trained
     f, (found, what) = factors(t), features.of_rows(t, ROWS)
     with torch.no_grad():
         x = t.test.mean(ROWS)
@@ -51,7 +51,7 @@ def test_features_are_those_that_the_model_names(runs: dict[str, Fitted]) -> Non
     assert found.shape == (len(ROWS), 16) and what == "the last hidden layer of q(y | a, x)"
 
     for name in ("m1", "m1m2"):
-        t = seen(runs[name])
+        t = runs[name].trained
         transformed = runs[name].transform(t.originals(ROWS).astype(np.float32))
         np.testing.assert_allclose(features.of_rows(t, ROWS)[0], transformed, rtol=1e-4, atol=1e-5)
 
@@ -60,7 +60,7 @@ def test_points_are_where_the_map_has_them_in_the_colour_of_their_class(
     runs: dict[str, Fitted], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(features, "ROWS", 120)
-    t = seen(runs["gmvae"])
+    t = runs["gmvae"].trained
     drawn = features.features(t)
     assert drawn is not None and " 120 of 500 test rows" in drawn.caption and "perplexity 30" in drawn.caption
     (axes,) = drawn.figure.axes
@@ -76,7 +76,7 @@ def test_points_are_where_the_map_has_them_in_the_colour_of_their_class(
 
 
 def test_two_features_are_drawn_as_they_are_with_their_values(runs: dict[str, Fitted]) -> None:
-    t = seen(runs["m1"])
+    t = runs["m1"].trained
     drawn = features.features(t)
     assert drawn is not None and "as they are" in drawn.caption and "t-SNE" not in drawn.caption
     points = np.asarray(drawn.figure.axes[0].collections[0].get_offsets())

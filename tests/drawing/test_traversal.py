@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from drawing_runs import fit, seen
+from drawing_runs import fit
 from PIL import Image
 
 from ssl_dgm import records
@@ -29,7 +29,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Fitted]:
 
 @pytest.mark.parametrize("name", FLIGHTS)
 def test_the_first_frame_follows_the_last_as_any_other_its_own(name: str, runs: dict[str, Fitted]) -> None:
-    t = seen(runs[name])
+    t = runs[name].trained
     images = traversal.flight(t)
     assert images.shape == (traversal.FRAMES, *FLIGHTS[name], 8, 8)
     steps = np.abs(np.roll(images, -1, 0) - images).max((1, 2, 3, 4))
@@ -40,7 +40,7 @@ def test_the_first_frame_follows_the_last_as_any_other_its_own(name: str, runs: 
 
 
 def test_frames_are_decoded_points_of_the_circle(runs: dict[str, Fitted]) -> None:
-    t, f = seen(runs["m1"]), runs["m1"].model.factorisation
+    t, f = runs["m1"].trained, runs["m1"].model.factorisation
     images = traversal.flight(t)
     a, b = (Streams([0], f"traversal {end}").normal((1, 1, 32, 50)) for end in "ab")
     for frame, z in ((0, a), (12, b), (24, -a), (6, (a + b) / 2**0.5)):
@@ -49,7 +49,7 @@ def test_frames_are_decoded_points_of_the_circle(runs: dict[str, Fitted]) -> Non
 
 
 def test_every_class_flies_with_the_same_noise_of_all_latents(runs: dict[str, Fitted]) -> None:
-    t, model = seen(runs["sdgm"]), runs["sdgm"].model
+    t, model = runs["sdgm"].trained, runs["sdgm"].model
     f, images = model.factorisation, traversal.flight(t)
     noise = model.noise(Streams([0], "traversal a"), x=f.noise_shapes(4))["x"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from drawing_runs import fit, seen
+from drawing_runs import fit
 from matplotlib.colors import same_color
 from torch.distributions import Normal, kl_divergence
 
@@ -22,7 +22,7 @@ def deep(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, Trained]]:
     folder, m1 = tmp_path_factory.mktemp("runs"), ("model=m1", "classifier=none", "model.z_dim=5")
     shallow = fit(folder, *m1, "network.hidden=[16]", "seeds=[0,1]", "budget.updates_per_epoch=40")
     deeper = fit(folder, *m1, "network.hidden=[16,16,16]", "budget.updates_per_epoch=40")
-    return [("one", seen(shallow)), ("three", seen(deeper)), ("one", seen(ssl_dgm.load(shallow, seed=1)))]
+    return [("one", shallow.trained), ("three", deeper.trained), ("one", ssl_dgm.load(shallow, seed=1).trained)]
 
 
 def test_divergences_are_those_of_the_two_gaussians(deep: list[tuple[str, Trained]]) -> None:
@@ -70,13 +70,13 @@ def test_what_has_no_units_is_refused(deep: list[tuple[str, Trained]]) -> None:
 
 
 def test_legend_and_ticks_say_what_there_is(tmp_path: Path) -> None:
-    t = seen(fit(tmp_path, "model=sdgm", "model.z_dim=2", "model.a_dim=1"))
+    t = fit(tmp_path, "model=sdgm", "model.z_dim=2", "model.a_dim=1").trained
     drawn = units.units(t)
     assert drawn is not None
     drawn.figure.canvas.draw()
     for axes, (name, kl) in zip(drawn.figure.axes, units.of_validation_rows(t)[0].items(), strict=True):
         live = int((kl > units.LIVE).sum())
-        expected = [f"{live} live"] * (live > 0) + [f"{len(kl) - live} collapsed"] * (live < len(kl))
+        expected = [f"{live} live", f"{len(kl) - live} collapsed"]
         assert [text.get_text() for text in axes.get_legend().get_texts()] == expected  # type: ignore[union-attr]
         assert axes.get_xlabel().startswith(f"unit of {name},")
         shown = [tick for tick in axes.get_xticks() if 0.3 < tick < len(kl) + 0.7]
