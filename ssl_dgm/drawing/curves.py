@@ -46,7 +46,7 @@ def curves(t: Trained) -> Drawn | None:
     ]  # fmt: skip
     drawn = _over_each_other([found], legend if seeds > 1 else [])
     drawn.figure.axes[0].set_title(plain(t.name))
-    return Drawn(drawn.figure, " ".join(filter(None, ["Learning curves.", drawn.caption, t.origin])))
+    return Drawn(drawn.figure, " ".join(filter(None, ["Learning curves.", drawn.caption, t.origin_of_all])))
 
 
 def compared(runs: Sequence[tuple[str, Path]]) -> Drawn:
@@ -105,7 +105,7 @@ def slots(t: Trained) -> Drawn | None:
         "them, to 0 when one value takes all rows. Where y is ignored, the entropy of q(y | x) stays near log K; it "
         f"falls as rows become sure of their value. {' '.join(_spread([used], every=True))}"
     )
-    return Drawn(figure, f"{about} {t.origin}")
+    return Drawn(figure, f"{about} {t.origin_of_all}")
 
 
 def _seeds(found: Mapping[str, Curve]) -> int:

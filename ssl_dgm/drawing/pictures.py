@@ -64,7 +64,8 @@ def reconstructions(t: Trained) -> Drawn | None:
     figure, axes = new(*grids.size(images, COLUMN, 0.25, 0.5))
     grids.grid(axes[0, 0], images, rows=["image", "mean"], title=t.name)
     y = ", the most probable class" if t.model.has_classes else ""
-    about = "Test images, the first of every class in turn, and the mean of p(x | ...) at the posterior means of the "
+    turn = ", the first of every class in turn," if t.source.num_classes else ""
+    about = f"Test images{turn} and the mean of p(x | ...) at the posterior means of the "
     return Drawn(figure, f"{about}latents{y}. {t.origin}")
 
 

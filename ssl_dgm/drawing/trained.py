@@ -53,9 +53,17 @@ class Trained:
 
     @property
     def origin(self) -> str:
-        """The last sentence of a caption: which run this is, and how to draw it again."""
-        length = f", budget={self.config.budget.name}, {self.config.budget.epochs} epochs" if self.model else ""
-        return f"Run {self.folder.name}, seed {self.seed}{length}."
+        """The last sentence of a caption: which run and seed it is of."""
+        return f"Run {self.folder.name}, seed {self.seed}{self._length}."
+
+    @property
+    def origin_of_all(self) -> str:
+        """As `origin`, of what is drawn of all seeds."""
+        return f"Run {self.folder.name}{self._length}."
+
+    @property
+    def _length(self) -> str:
+        return f", budget={self.config.budget.name}, {self.config.budget.epochs} epochs" if self.model else ""
 
     def per_seed(self, function: Callable[..., Any], *args: Any) -> Any:
         """`function` with this seed's parameters in place."""
