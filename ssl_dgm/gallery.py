@@ -63,7 +63,7 @@ class Figure:
     """A figure that is shown: a kind of `drawing`, and the runs or the table that it is drawn from."""
 
     title: str = MISSING
-    source: str = MISSING  # the figure that it is after, and whose
+    source: str = ""  # the figure that it is after, and whose
     draw: str = MISSING  # one of `drawing.kinds.KINDS`, or of `drawing.compared.COMPARED`, or table
     caption: str = ""  # what to see in it; what it is, its kind says
     order: int = 100
@@ -213,7 +213,8 @@ def _draw(figure: Figure, done: Sequence[Cell], out: Path, say: Say) -> list[Pat
 
 def _save(figure: Figure, drawn: Drawn | Film, out: Path, name: str) -> Path:
     said = " ".join(figure.caption.split())
-    drawn.caption = f"{figure.title} (after {figure.source}). {drawn.caption}{f' {said}' if said else ''}"
+    after = f" (after {figure.source})" if figure.source else ""
+    drawn.caption = f"{figure.title}{after}. {drawn.caption}{f' {said}' if said else ''}"
     return style.save(drawn, out, name)
 
 

@@ -1,5 +1,6 @@
 """Learning curves, of one run or of several over each other, and how y is used in the course of a training."""
 
+import contextlib
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from ssl_dgm import records
 from ssl_dgm.config import UserError
 from ssl_dgm.data.slots import LEAST_SHARE
 from ssl_dgm.drawing import epochs
@@ -52,6 +54,8 @@ def curves(t: Trained) -> Drawn | None:
 def compared(runs: Sequence[tuple[str, Path]]) -> Drawn:
     """The learning curves of several runs over each other, a colour for each.
 
+    Bounds are left out where they are of different rows: of pixels and of an M1's latents, say.
+
     Args:
         runs: what the legend says of every run, and its folder.
 
@@ -64,13 +68,25 @@ def compared(runs: Sequence[tuple[str, Path]]) -> Drawn:
     for (_, folder), curves in zip(runs, found):
         if not _columns(curves):
             raise UserError(f"{folder} has no curves; leave it out")
+    alike = len({_rows(folder) for _, folder in runs}) == 1
+    if not alike:
+        found = [{name: curve for name, curve in of.items() if "bound" not in name} for of in found]
     legend = [
         (Line2D([], [], color=color), plain(textwrap.fill(label, WIDE))) for (label, _), color in zip(runs, COLORS)
     ]
     drawn = _over_each_other(found, legend, columns=1)
     every = "; ".join(f"{folder.name} ({label}), n = {_seeds(curves)}" for (label, folder), curves in zip(runs, found))
-    said = [f"Learning curves of {len(runs)} runs.", drawn.caption, f"Runs and seeds: {every}."]
+    apart = "" if alike else "Their bounds are of different rows, and are left out."
+    said = [f"Learning curves of {len(runs)} runs.", drawn.caption, apart, f"Runs and seeds: {every}."]
     return Drawn(drawn.figure, " ".join(filter(None, said)))
+
+
+def _rows(folder: Path) -> str:
+    """What the rows are whose bound a run maximises; '' where its settings cannot be read."""
+    with contextlib.suppress(UserError):
+        config = records.settings(folder)
+        return repr((config.data, config.model.likelihood, config.m1))
+    return ""
 
 
 def slots(t: Trained) -> Drawn | None:

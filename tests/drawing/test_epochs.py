@@ -17,10 +17,12 @@ from scipy import stats
 
 import ssl_dgm
 from ssl_dgm import figures
+from ssl_dgm.compose import compose
 from ssl_dgm.config import Stopped, UserError
 from ssl_dgm.data import sources
 from ssl_dgm.drawing import curves, epochs, style
 from ssl_dgm.drawing.trained import Trained
+from ssl_dgm.files import write_json
 from ssl_dgm.models.base import DeepGenerativeModel
 from ssl_dgm.training.jobs import trained
 
@@ -222,6 +224,17 @@ def test_several_runs_have_a_colour_each_and_every_panel_that_one_of_them_has(tm
     assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 and box.y0 >= figure.bbox.y0
     assert box.y1 < min(panel.get_tightbbox().y0 for panel in list[Any](figure.axes)), "it stands under all panels"
     assert "a (labels=100), n = 1" in made.caption
+
+
+@pytest.mark.parametrize(("model", "panels"), [("sdgm", 1), ("m1m2", 1), ("avae", 2)])
+def test_bounds_of_different_rows_are_not_compared(model: str, panels: int, tmp_path: Path) -> None:
+    folders = []
+    for words in (["model=adgm"], [f"model={model}", *(["data=mnist"] if model == "sdgm" else [])]):
+        folders.append(written(tmp_path / words[0], [{BOUND: -9.0, ERROR: 0.1}]))
+        write_json(folders[-1] / "config.json", {"settings": dataclasses.asdict(compose(words))})
+    with style.sheet():
+        made = curves.compared([(folder.name, folder) for folder in folders])
+    assert len(made.figure.axes) == panels and ("are left out" in made.caption) == (panels == 1)
 
 
 def test_runs_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:

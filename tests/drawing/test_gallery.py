@@ -1,6 +1,7 @@
 """Figures that are shown: their YAML, what they lack, and what the command says."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from ssl_dgm.config import UserError
 from ssl_dgm.tables import series, spec
 from ssl_dgm.tables.cells import cells
 
+SHOWN = Path(__file__).parent.parent.parent / "results" / "figures"
 SMALL = """
 title: Small
 source: Nobody, figure 1
@@ -48,6 +50,19 @@ def test_every_figure_reads_and_its_runs_compose(name: str) -> None:
         made = cells(figure.as_table(), budget, "elsewhere")
         assert {cell.row for cell in made} == set(figure.runs)
         assert len({cell.key for cell in made}) == len(made)
+
+
+def test_the_committed_page_shows_every_figure_that_is_committed(tmp_path: Path) -> None:
+    shutil.copytree(SHOWN, tmp_path / "figures")
+    every = [gallery.read(gallery.find(name)) for name in gallery.names()]
+    gallery.page(tmp_path / "figures", every)
+    page = (SHOWN / "README.md").read_text()
+    assert (tmp_path / "figures" / "README.md").read_text() == page
+    wanted = {figure.file(run) for figure in every for run in figure.runs or [""]}
+    assert {path.stem for path in SHOWN.glob("*.txt")} == wanted
+    for name in wanted:
+        assert (SHOWN / f"{name}.gif").exists() or {".png", ".pdf"} <= {p.suffix for p in SHOWN.glob(f"{name}.*")}
+        assert f"![{name}]({name}." in page
 
 
 def test_what_is_missing_is_trained_and_drawn_and_never_twice(tmp_path: Path) -> None:
