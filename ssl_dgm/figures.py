@@ -72,7 +72,7 @@ def main() -> None:
         print(f"ssl_dgm: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("ssl_dgm: interrupted; figures are drawn again by the same command", file=sys.stderr)
+        print("ssl_dgm: interrupted; the same command continues", file=sys.stderr)
         sys.exit(130)
 
 

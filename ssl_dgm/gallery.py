@@ -158,7 +158,11 @@ def carry_out(
         train: whether anything is trained; otherwise only what is finished is drawn.
 
     Returns:
-        Why figures could not be drawn, a sentence each.
+        Why figures could not be drawn, a sentence each; those alone excepted whose data are not on this machine, which
+        is said.
+
+    Raises:
+        KeyboardInterrupt: when a signal ended a training.
     """
     lacking = []
     for figure in figures:
@@ -182,14 +186,22 @@ def carry_out(
             say(f"\n{figure.name}: {figure.title}")
             work = schedule.Schedule(look, lambda cell, state: None, say, deadline=deadline, words=words)
             work.carry_out(every)
+            if work.stopping.startswith("SIG"):
+                raise KeyboardInterrupt
         states = {cell: look(cell) for cell in every}
         done = [cell for cell in every if states[cell].name == "done"]
         if len(done) < len(every):
             cell, state = next((cell, state) for cell, state in states.items() if state.name != "done")
-            lacking.append(f"{figure.name}: {cell.row} is {state.name}{f', {state.note}' if state.note else ''}")
+            if state.name == "no data":
+                say(f"no data   {figure.name}: {state.note}")
+            else:
+                lacking.append(f"{figure.name}: {cell.row} is {state.name}{f', {state.note}' if state.note else ''}")
         if done and (len(done) == len(every) or not figure.compares):
-            for path in _draw(figure, done, out, say):
-                say(f"picture   {path}")
+            try:
+                for path in _draw(figure, done, out, say):
+                    say(f"picture   {path}")
+            except UserError as error:
+                lacking.append(f"{figure.name}: {error}")
     return lacking
 
 

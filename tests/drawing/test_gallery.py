@@ -14,6 +14,7 @@ from ssl_dgm.tables import series, spec
 from ssl_dgm.tables.cells import cells
 
 SHOWN = Path(__file__).parent.parent.parent / "results" / "figures"
+NO_DATA = {"aevb_faces"}  # of files that can't be had everywhere
 SMALL = """
 title: Small
 source: Nobody, figure 1
@@ -59,6 +60,7 @@ def test_the_committed_page_shows_every_figure_that_is_committed(tmp_path: Path)
     page = (SHOWN / "README.md").read_text()
     assert (tmp_path / "figures" / "README.md").read_text() == page
     wanted = {figure.file(run) for figure in every for run in figure.runs}
+    wanted -= NO_DATA
     wanted |= {figure.name for figure in every if figure.draw == "table"}
     assert {path.stem for path in SHOWN.glob("*.txt")} == wanted
     for name in wanted:
