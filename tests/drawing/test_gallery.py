@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -140,3 +142,22 @@ def test_help_names_every_figure(tmp_path: Path) -> None:
     assert done.returncode == 0
     for name in (*gallery.names(), "analogies", "units", "figure=<name>"):
         assert name in done.stdout
+
+
+def test_ctrl_c_ends_the_training_of_all_figures(tmp_path: Path) -> None:
+    path = written(tmp_path, "units")
+    path.write_text(path.read_text().replace("trainer.figures=none", "trainer.figures=none, budget.epochs=100000"))
+    started = subprocess.Popen(
+        [sys.executable, "-m", "ssl_dgm.figures", f"figure={path}", "budget=smoke", "out=shown"], cwd=tmp_path,
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    curve = "runs/m2-digits-100-smoke-*/group-0/metrics.csv"
+    for _ in range(1200):
+        if any(file.stat().st_size for file in tmp_path.glob(curve)):
+            break
+        time.sleep(0.1)
+    started.send_signal(signal.SIGINT)
+    out, err = started.communicate(timeout=120)
+    assert started.returncode == 130, out + err
+    assert "interrupted; the same command continues" in err and "m1@run: started" not in out
+    assert list(tmp_path.glob("runs/m2-*/group-0/epoch-*.ckpt")), "it is continued from here"
