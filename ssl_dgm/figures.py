@@ -39,6 +39,7 @@ trained first.
   out=<folder>      where to (default: results/figures; of budget=smoke <runs>/smoke/figures)
   minutes=100       stops training cleanly after so long; the same command continues
   train=false       draws what is finished, and trains nothing
+  device=auto       on which runs are trained and drawn
 
 Of a table whose columns are numbers of labels, latents, ..., what its rows say against these, beside what is published:
 
@@ -56,7 +57,6 @@ Of a table whose columns are numbers of labels, latents, ..., what its rows say 
 
 Exit code: 0, 1 when a figure could not be drawn for want of a run, 2 for a usage error, 130 after Ctrl-C.
 """
-USUAL = ("runs=runs", "device=auto")
 NAMES = {
     "run": ("run", "only", "seed", "out", "device"),
     "figure": ("figure", "budget", "runs", "out", "minutes", "train", "device"),
@@ -98,7 +98,7 @@ def _help() -> None:
 
 def _of_run(folder: Path, given: Mapping[str, str]) -> int:
     seed = given.get("seed")
-    if seed is not None and not seed.isdigit():
+    if seed is not None and not seed.isdecimal():
         raise UserError(f"seed={seed} is no seed; use one of {', '.join(map(str, records.seeds(folder)))}")
 
     from ssl_dgm import api
@@ -150,14 +150,13 @@ def _shown(given: Mapping[str, str]) -> int:
     every = [gallery.read(gallery.find(name)) for name in gallery.names()]
     figures = every if given["figure"] == "all" else [gallery.read(gallery.find(given["figure"]))]
     out = Path(given.get("out", Path(runs) / "smoke" / "figures" if budget == "smoke" else "results/figures"))
-    words = [word for word in (f"runs={runs}", f"device={given.get('device', 'auto')}") if word not in USUAL]
 
     def say(line: str) -> None:
         schedule.tqdm.write(line)
         sys.stdout.flush()
 
     deadline = time.monotonic() + 60 * _minutes(given["minutes"]) if "minutes" in given else None
-    lacking = gallery.carry_out(figures, budget, runs, out, say, deadline, words, train == "true")
+    lacking = gallery.carry_out(figures, budget, runs, out, say, deadline, given.get("device", "auto"), train == "true")
     gallery.page(out, every)
     say(f"page      {out}/README.md")
     for sentence in lacking:

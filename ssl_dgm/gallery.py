@@ -55,7 +55,8 @@ class Run:
         if row not in table.rows or column not in table.columns_of(row):
             raise UserError(f"{place} is no cell of {name}; write for example table1/m1m2@100")
         words = {budget: table.words(row, column, budget)[:-1] for budget in spec.BUDGETS}
-        return Measured(at={budget: [*own, *self.overrides] for budget, own in words.items()}, label=self.label)
+        at = {budget: [*own, *self.overrides, *self.at.get(budget, [])] for budget, own in words.items()}
+        return Measured(at=at, label=self.label)
 
 
 @dataclass
@@ -126,11 +127,11 @@ def read(path: Path) -> Figure:
     known = [*kinds.KINDS, *compared.COMPARED, "table"]
     if figure.draw not in known:
         raise UserError(f"{path}: draw={figure.draw} is no kind of figure; {nearest(figure.draw, known)}")
-    if figure.draw == "table":
-        spec.find(figure.table)
-        return figure
     try:
-        spec.check(path, figure.as_table())
+        if figure.draw == "table":
+            spec.find(figure.table)
+        else:
+            spec.check(path, figure.as_table())
     except UserError as error:
         raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
     return figure
@@ -143,7 +144,7 @@ def carry_out(
     out: Path,
     say: Say,
     deadline: float | None = None,
-    words: Sequence[str] = (),
+    device: str = "auto",
     train: bool = True,
     results: Path = Path("results"),
 ) -> list[str]:
@@ -153,7 +154,7 @@ def carry_out(
         budget: of the runs; None: that of every figure as it is shown.
         runs, out: folders of the runs, and of the pictures.
         deadline: of time.monotonic().
-        words: added to the commands of the runs.
+        device: on which runs are trained and drawn.
         results: the folder of the tables' rows.
         train: whether anything is trained; otherwise only what is finished is drawn.
 
@@ -165,11 +166,13 @@ def carry_out(
         KeyboardInterrupt: when a signal ended a training.
     """
     lacking = []
+    usual = ("runs=runs", "device=auto")
+    words = [word for word in (f"runs={runs}", f"device={device}") if word not in usual]
     for figure in figures:
         if figure.draw == "table":
             try:
                 with style.sheet():
-                    drawn = tables.of(figure.table, budget or figure.budget, results, figure.rows, say)
+                    drawn = tables.of(figure.table, budget or figure.budget, results, figure.rows, say, runs)
                     say(f"picture   {_save(figure, drawn, out, figure.name)}")
             except UserError as error:
                 lacking.append(f"{figure.name}: {error}")
@@ -198,25 +201,27 @@ def carry_out(
                 lacking.append(f"{figure.name}: {cell.row} is {state.name}{f', {state.note}' if state.note else ''}")
         if done and (len(done) == len(every) or not figure.compares):
             try:
-                for path in _draw(figure, done, out, say):
+                for path in _draw(figure, done, out, say, device):
                     say(f"picture   {path}")
             except UserError as error:
                 lacking.append(f"{figure.name}: {error}")
     return lacking
 
 
-def _draw(figure: Figure, done: Sequence[Cell], out: Path, say: Say) -> list[Path]:
+def _draw(figure: Figure, done: Sequence[Cell], out: Path, say: Say, device: str) -> list[Path]:
     made = []
     label = {name: run.label or name for name, run in figure.runs.items()}
     with style.sheet():
         if figure.compares:
-            runs = [(label[cell.row], api.load(cell.folder, seed)) for cell in done for seed in cell.config.seeds]
+            runs = [
+                (label[cell.row], api.load(cell.folder, seed, device)) for cell in done for seed in cell.config.seeds
+            ]
             drawn = compared.COMPARED[figure.draw]([(name, fitted.trained) for name, fitted in runs])
             made.append(_save(figure, drawn, out, figure.name))
         for cell in () if figure.compares else done:
             if figure.draw in kinds.SLOW:
                 say(f"{figure.file(cell.row)}: {kinds.SLOW[figure.draw]}")
-            drawn = kinds.KINDS[figure.draw](api.load(cell.folder).trained)
+            drawn = kinds.KINDS[figure.draw](api.load(cell.folder, device=device).trained)
             if drawn is None:
                 raise UserError(f"{cell.folder.name} has no figure {figure.draw}; choose another for {figure.name}")
             made.append(_save(figure, drawn, out, figure.file(cell.row)))

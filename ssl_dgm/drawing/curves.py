@@ -71,6 +71,8 @@ def compared(runs: Sequence[tuple[str, Path]]) -> Drawn:
     alike = len({_rows(folder) for _, folder in runs}) == 1
     if not alike:
         found = [{name: curve for name, curve in of.items() if "bound" not in name} for of in found]
+        if lacking := [folder for (_, folder), curves in zip(runs, found) if not _columns(curves)]:
+            raise UserError(f"{lacking[0]} has only bounds, and they are of other rows than those beside; leave it out")
     legend = [
         (Line2D([], [], color=color), plain(textwrap.fill(label, WIDE))) for (label, _), color in zip(runs, COLORS)
     ]
@@ -85,7 +87,10 @@ def _rows(folder: Path) -> str:
     """What the rows are whose bound a run maximises; '' where its settings cannot be read."""
     with contextlib.suppress(UserError):
         config = records.settings(folder)
-        return repr((config.data, config.model.likelihood, config.m1))
+        m = config.model
+        return repr(
+            (config.data, m.likelihood, m.mse_scale, config.condition, config.m1 and (config.m1, config.m1_seed, m))
+        )
     return ""
 
 
@@ -151,7 +156,7 @@ def _over_each_other(runs: Sequence[Mapping[str, Curve]], legend: list[tuple[Any
         low, high = epochs.limits([curve for curve, _ in there], scale, zero=is_share)
         panel.set_ylim(low, high)
         panel.set_ylabel(label)
-        if panel.dataLim.y0 < low or panel.dataLim.y1 > high:
+        if epochs.hides_early([curve for curve, _ in there], scale, zero=is_share):
             early = ["Values of the first epochs that are far from the others are not shown."]
     return Drawn(figure, " ".join(_spread(every) + early))
 

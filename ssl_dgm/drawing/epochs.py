@@ -108,16 +108,25 @@ def limits(curves: Sequence[Curve], scale: float = 1, zero: bool = False) -> tup
     Args:
         zero: whether the panel begins at 0.
     """
+    (low, high), _ = _range(curves, scale, zero)
+    room = MARGIN * (high - low) or 0.5
+    return (0.0 if zero else low - room), high + room
+
+
+def hides_early(curves: Sequence[Curve], scale: float = 1, zero: bool = False) -> bool:
+    """Whether `limits` leaves out values of the first epochs."""
+    return _range(curves, scale, zero)[1]
+
+
+def _range(curves: Sequence[Curve], scale: float, zero: bool) -> tuple[tuple[float, float], bool]:
     every = np.concatenate([_after(curve, 0) for curve in curves])
     late = np.concatenate([_after(curve, EARLY * curve.epochs[-1]) for curve in curves])
-    (low, high), (late_low, late_high) = (
+    whole, others = (
         (0.0 if zero else scale * float(values.min()), scale * float(values.max()))
         for values in (every, late if late.size else every)
     )
-    if late_high - late_low < SQUEEZED * (high - low):
-        low, high = late_low, late_high
-    room = MARGIN * (high - low) or 0.5
-    return (0.0 if zero else low - room), high + room
+    is_late = others[1] - others[0] < SQUEEZED * (whole[1] - whole[0])
+    return (others, True) if is_late else (whole, False)
 
 
 def _after(curve: Curve, epoch: float) -> np.ndarray:

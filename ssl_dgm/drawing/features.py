@@ -73,7 +73,7 @@ def of_rows(t: Trained, rows: Tensor) -> tuple[np.ndarray, str]:
     found = torch.cat(parts).cpu().numpy()
     if "h" in f.q:
         return found, f"features {f.q['h'].label('q')}"
-    return found, f"the last hidden layer of {f.q['y'].label('q')}" if "y" in f.q else "means of q(z | x)"
+    return found, f"the last hidden layer of {f.q['y'].label('q')}" if "y" in f.q else f"means of {f.q['z'].label('q')}"
 
 
 def _features(f: Factorisation, x: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from ssl_dgm.drawing.style import Drawn, Film
 from ssl_dgm.drawing.trained import Trained
 from ssl_dgm.drawing.traversal import traversal
 from ssl_dgm.drawing.units import units
+from ssl_dgm.files import locked, remove_torn, write_atomic
 
 Kind = Callable[[Trained], Drawn | Film | None]
 KINDS: dict[str, Kind] = {
@@ -23,6 +24,7 @@ KINDS: dict[str, Kind] = {
         features,
     )
 }  # fmt: skip
+SHOWN = "seed.txt"  # whose pictures a run's are
 OF_ALL_SEEDS = ("curves", "slots")  # of a run; the others are of one seed
 FEW = ("samples", "completions", "curves", "confusion")
 # Minutes, where the others take seconds at most, and what is said before.
@@ -44,17 +46,44 @@ def draw(t: Trained, folder: Path, names: Collection[str]) -> list[Path]:
     return made
 
 
-def at_end(t: Trained, names: Collection[str], say: Callable[[str], None]) -> None:
-    """Draws figures of a run into its folder `figures`; what goes wrong is told, and costs nothing else."""
-    for name in names:
-        if name in SLOW:
-            say(f"figure {name}: {SLOW[name]}")
-        try:
-            draw(t, t.folder / "figures", [name])
-        except Exception as error:
-            why = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-            again = f"python -m ssl_dgm.figures run={t.folder} draws it again"
-            say(f"figure {name} could not be drawn ({why.splitlines()[0]}); {again}")
+def at_end(
+    make: Callable[[], Trained], folder: Path, seed: int, names: Sequence[str], say: Callable[[str], None]
+) -> None:
+    """Draws a run's figures into its folder `figures`; what goes wrong is told, and costs nothing else.
+
+    Where a smaller seed has its figures already, only those that all seeds share are drawn again. Groups of seeds that
+    end at the same time draw one after the other.
+
+    Args:
+        make: the seed, which may take memory of its own.
+        folder: of the run.
+    """
+    if not names:
+        return
+    figures = folder / "figures"
+    try:
+        with locked(figures / ".lock", f"the figures of {folder.name}", lambda line: None):
+            remove_torn(figures)
+            t, shown = make(), figures / SHOWN
+            if shown.exists() and int(shown.read_text()) < seed:
+                names = [name for name in names if name in OF_ALL_SEEDS]
+            else:
+                write_atomic(shown, f"{seed}\n")
+            for name in names:
+                if name in SLOW:
+                    say(f"figure {name}: {SLOW[name]}")
+                try:
+                    draw(t, figures, [name])
+                except Exception as error:
+                    _tell(name, error, folder, say)
+    except Exception as error:
+        _tell(", ".join(names), error, folder, say)
+
+
+def _tell(name: str, error: Exception, folder: Path, say: Callable[[str], None]) -> None:
+    why = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    again = f"python -m ssl_dgm.figures run={folder} draws it again"
+    say(f"figure {name} could not be drawn ({why.splitlines()[0]}); {again}")
 
 
 def named(words: Sequence[str]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from scipy.special import ndtri
 from torch import Tensor
 
 from ssl_dgm.drawing import grids
-from ssl_dgm.drawing.style import COLUMN, PAGE, Drawn, new
+from ssl_dgm.drawing.style import COLUMN, PAGE, Drawn, new, plain
 from ssl_dgm.drawing.trained import Trained
 from ssl_dgm.evaluation import generated
 from ssl_dgm.probability import bounds
@@ -36,7 +36,7 @@ def samples(t: Trained) -> Drawn | None:
         return Drawn(figure, f"Mean images of {images.shape[0] * images.shape[1]} draws from the prior. {t.origin}")
     figure, axes = new(*grids.size(images, _width(images.shape[1]), 0.5))
     grids.grid(axes[0, 0], images, slots(t), title=t.name)
-    what = "slot of y, which no label names," if t.attributes_slots else "class y"
+    what = "slot of y" if t.attributes_slots else "class y"
     about = f"Mean images of draws from the generative model, a column for every {what} and a row for every draw of "
     return Drawn(figure, f"{about}the latents, which all columns share. {t.origin}")
 
@@ -66,7 +66,7 @@ def reconstructions(t: Trained) -> Drawn | None:
     y = ", the most probable class" if t.model.has_classes else ""
     turn = ", the first of every class in turn," if t.source.num_classes else ""
     about = f"Test images{turn} and the mean of p(x | ...) at the posterior means of the "
-    return Drawn(figure, f"{about}latents{y}. {t.origin}")
+    return Drawn(figure, f"{about}latents{y}.{t.as_seen} {t.origin}")
 
 
 def completions(t: Trained) -> Drawn | None:
@@ -112,13 +112,13 @@ def styles(t: Trained) -> Drawn | None:
     figure, axes = new(PAGE, PAGE / 3 + 0.45, 1, len(chosen))
     for panel, c in zip(axes[0], chosen):
         grids.grid(panel, images[c].reshape(STYLE, STYLE, *images.shape[2:]), gap=0, title=f"y = {slots(t)[c]}")
-        at = (np.array([0, STYLE // 2, STYLE - 1]) + 0.5) * images.shape[2]
-        panel.set_xticks(at, ["–5", "0", "5"])
-        panel.set_yticks(at, ["5", "0", "–5"])
+        at = np.array([0, STYLE // 2, STYLE - 1]) + 0.5
+        panel.set_xticks(at * images.shape[3], ["–5", "0", "5"])
+        panel.set_yticks(at * images.shape[2], ["5", "0", "–5"])
         panel.tick_params(top=False, labeltop=False, bottom=False, labelbottom=True)
         panel.set_xlabel("$z_1$", labelpad=2)
     axes[0, 0].set_ylabel("$z_2$", labelpad=2)
-    figure.suptitle(t.name)
+    figure.suptitle(plain(t.name))
     about = "Mean images with y fixed and the two latents varied linearly from -5 to 5, the same in every panel."
     return Drawn(figure, f"{about} {t.origin}")
 
@@ -148,7 +148,7 @@ def analogies(t: Trained) -> Drawn | None:
         "class y with the style kept: latents that p draws without y stay at their posterior means given the image "
         "and its most probable class."
     )
-    return Drawn(figure, f"{about} {t.origin}")
+    return Drawn(figure, f"{about}{t.as_seen} {t.origin}")
 
 
 def _width(columns: int) -> float:

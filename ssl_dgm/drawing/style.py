@@ -50,7 +50,9 @@ class Film:
 def sheet() -> AbstractContextManager[Any]:
     """Everything that is drawn inside looks as the style sheet says, whatever the user's own settings are."""
     rc = matplotlib.rc_params_from_file(SHEET, use_default_template=False)
-    return matplotlib.rc_context({**matplotlib.rcParamsDefault, **rc, "backend": matplotlib.rcParams["backend"]})
+    # Not "backend": to ask for it makes matplotlib choose one.
+    looks: Any = {k: v for k, v in {**matplotlib.rcParamsDefault, **rc}.items() if k != "backend"}
+    return matplotlib.rc_context(looks)
 
 
 def new(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any]:

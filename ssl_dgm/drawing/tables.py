@@ -33,12 +33,14 @@ STEP = 0.09  # inches: from a marker to one beside it
 Places = Mapping[tuple[str, Point], float]  # on the axis, by row and point
 
 
-def of(name: str, budget: str, results: Path, rows: Sequence[str], say: Callable[[str], None]) -> Drawn:
+def of(
+    name: str, budget: str, results: Path, rows: Sequence[str], say: Callable[[str], None], runs: str = "runs"
+) -> Drawn:
     """What a table's rows say, drawn by `against`.
 
     Args:
         name: of conf/table/, or a YAML file.
-        results: the folder of the tables' CSVs.
+        results, runs: folders of the tables' CSVs, and of those of budget=smoke.
 
     Raises:
         UserError: as `against`, for a table whose columns are no numbers, and for one that has no rows yet.
@@ -46,10 +48,10 @@ def of(name: str, budget: str, results: Path, rows: Sequence[str], say: Callable
     table = spec.read(spec.find(name))
     if budget not in table.seeds:
         raise UserError(f"budget={budget} is none of {table.name}; there are {', '.join(table.seeds)}")
-    axes, csv = series.axes(table), output.path(results, "runs", budget, table.name)
+    axes, csv = series.axes(table), output.path(results, runs, budget, table.name)
     made = report.of(table, budget, csv, say)
     if made is None:
-        others = [b for b in table.seeds if output.path(results, "runs", b, table.name).is_file()]
+        others = [b for b in table.seeds if output.path(results, runs, b, table.name).is_file()]
         also = f", and budget={others[0]} has some" if others and budget not in others else ""
         makes = f"python -m ssl_dgm.table {name} --budget {budget}"
         raise UserError(f"{csv} has no rows of {table.name} as it is set; '{makes}' makes them{also}")

@@ -62,6 +62,13 @@ class Trained:
         return f"Run {self.folder.name}{self._length}."
 
     @property
+    def as_seen(self) -> str:
+        """A sentence of a caption that shows images of the data; '' where they are shown as they are."""
+        if self.source.whitening is not None:
+            return " Images are shown as their whitened principal components give them back."
+        return "" if self.source.kept is None else " Pixels that were dropped from all images are black."
+
+    @property
     def _length(self) -> str:
         return f", budget={self.config.budget.name}, {self.config.budget.epochs} epochs" if self.model else ""
 
@@ -74,12 +81,14 @@ class Trained:
     def images(self, observed: Tensor) -> np.ndarray:
         """Images [..., H, W] or [..., H, W, 3] in [0, 1] of what the model observes or generates [..., D]."""
         pixels = generated.through_first(self.first, observed)
-        images = self.source.to_images(pixels.cpu().numpy()).clip(0, 1)
-        return images[..., 0] if len(self.source.shape) == 3 and self.source.shape[2] == 1 else images
+        return self._shown(pixels.cpu().numpy())
 
     def originals(self, rows: Tensor) -> np.ndarray:
-        """Images of test rows [R], as they are in the data."""
+        """Images of test rows [R], as the model sees them (see `as_seen`)."""
         values = self.source.values(self.source.test_x[rows.cpu().numpy()])
+        return self._shown(values)
+
+    def _shown(self, values: np.ndarray) -> np.ndarray:
         images = self.source.to_images(values).clip(0, 1)
         return images[..., 0] if len(self.source.shape) == 3 and self.source.shape[2] == 1 else images
 

@@ -106,7 +106,7 @@ def compared(runs: Sequence[tuple[str, Trained]]) -> Drawn:
     about = (
         f"Left, what the latent units of every model carry, largest first: KL of q from p, mean over {rows:,} "
         f"validation rows; what is below {FLOOR:g} nats is drawn there. Right, units above {LIVE} nats (dashed on the "
-        f"left) by the number of hidden layers{several}; the dashed line is all {total} units."
+        f"left) by the number of hidden layers{several}; the dashed line is the {total} units that a model has at most."
     )
     return Drawn(figure, f"{about} Runs {', '.join(dict.fromkeys(t.folder.name for _, t in runs))}.")
 

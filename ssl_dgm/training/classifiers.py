@@ -1,6 +1,7 @@
 """Estimators with fit and predict, on pixels or on the features of an M1, as runs."""
 
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,8 @@ def fit(job: Job, seeds: list[int]) -> None:
         confusion = clusters.of_classes(predicted, source.test_y, source.class_names)
         write_atomic(job.folder / f"seed-{seed}" / "confusion.csv", confusion)
         if seed == seeds[0]:
-            kinds.at_end(trained(job, None, seed), kinds.SETS[job.config.trainer.figures], job.say)
+            make, names = partial(trained, job, None, seed), kinds.SETS[job.config.trainer.figures]
+            kinds.at_end(make, job.folder, seed, names, job.say)
         save(job, seed, metrics, facts)
 
 

@@ -14,6 +14,7 @@ from ssl_dgm.config import Config, UserError
 from ssl_dgm.data.inputs import Inputs, Pixels
 from ssl_dgm.data.shards import Shards
 from ssl_dgm.drawing import kinds
+from ssl_dgm.drawing.trained import Trained
 from ssl_dgm.evaluation import clusters, likelihood, scores
 from ssl_dgm.evaluation.clusters import Clusters
 from ssl_dgm.files import sha256_of, write_atomic
@@ -43,8 +44,8 @@ def train(job: Job, seeds: list[int]) -> dict[int, str]:
         "train_seconds": round(sum(row["seconds"] for row in epochs if row["seed"] == seeds[0]), 1),
         "live_units": None if job.first is None else int(job.first.live.sum()),
     }
-    weights, kept = model.state_dict(), [seed for seed in seeds if seed not in lost]
-    drawn = job.config.seeds[0] if job.config.seeds[0] in kept else next(iter(kept), None)
+    weights, drawn = model.state_dict(), min(set(seeds) - lost.keys(), default=None)
+    figures = kinds.SETS[config.trainer.figures]
     for s, seed in enumerate(seeds):
         if seed in lost:
             continue
@@ -61,25 +62,18 @@ def train(job: Job, seeds: list[int]) -> dict[int, str]:
             own["attribution"] = found[s].attribution.tolist()
         # Before the record: what has one is not looked at again.
         if seed == drawn:
-            _draw(job, one_of(job, model, s))
+            one = partial(_one_of, job, model, s, (train, test))
+            kinds.at_end(one, job.folder, seed, figures, job.say)
         save(job, seed, {name: value[s] for name, value in metrics.items()}, own)
     checkpoints.remove(group)
     return lost
 
 
-def _draw(job: Job, one: DeepGenerativeModel) -> None:
-    """The run's figures, or those of all seeds where another group's seed has its own already."""
-    (seed,) = one.seeds
-    is_first = seed == job.config.seeds[0] or not (job.folder / "figures").exists()
-    names = kinds.SETS[job.config.trainer.figures]
-    kinds.at_end(trained(job, one, seed), names if is_first else set(names) & set(kinds.OF_ALL_SEEDS), job.say)
-
-
-def one_of(job: Job, model: DeepGenerativeModel, s: int) -> DeepGenerativeModel:
-    """The model of the seed in place s alone."""
+def _one_of(job: Job, model: DeepGenerativeModel, s: int, rows: tuple[Inputs, Inputs]) -> Trained:
+    """The seed in place s alone."""
     one = create(job, [model.seeds[s]], model.x_dim)
     one.load_state_dict({name: tensor[s : s + 1] for name, tensor in model.state_dict().items()})
-    return one.to(job.device).eval()
+    return trained(job, one.to(job.device).eval(), model.seeds[s], rows)
 
 
 def _nothing(line: str) -> None:

@@ -259,11 +259,19 @@ def assembled(job: Job, seeds: Sequence[int], device: torch.device) -> tuple[Dee
     return create(job, seeds, train.x_dim), data_module(job, train, seeds)
 
 
-def trained(job: Job, model: DeepGenerativeModel | None, seed: int) -> Trained:
-    """A seed as its figures see it; without a model where it is an estimator."""
+def trained(
+    job: Job, model: DeepGenerativeModel | None, seed: int, rows: tuple[Inputs, Inputs] | None = None
+) -> Trained:
+    """A seed as its figures see it.
+
+    Args:
+        model: of this seed alone; None where it is an estimator.
+        rows: what it observes of the training and of the test rows, where that is at hand.
+    """
     first = job.first and (job.first.model, job.first.live)
-    here = (job.config, job.source, job.slots, job.folder, seed, model)
-    return Trained(*here, *inputs(job), first, job.attributes_slots)
+    train, test = rows or inputs(job)
+    here = (job.config, job.source, job.slots, job.folder, seed, model, train, test)
+    return Trained(*here, first, job.attributes_slots)
 
 
 def save(job: Job, seed: int, metrics: dict[str, float], facts: dict[str, Any]) -> None:

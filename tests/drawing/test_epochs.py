@@ -302,3 +302,20 @@ def test_older_runs_and_models_without_classes_have_no_use_of_y(seen: Trained, t
     assert curves.slots(dataclasses.replace(seen, folder=older)) is None
     assert curves.curves(dataclasses.replace(seen, folder=older)) is not None
     assert curves.curves(dataclasses.replace(seen, folder=tmp_path / "estimator")) is None
+
+
+def test_runs_with_nothing_but_bounds_of_different_rows_are_refused(tmp_path: Path) -> None:
+    folders = []
+    for words in (["model=m1", "classifier=none"], ["model=m1", "classifier=none", "data=mnist"]):
+        folders.append(written(tmp_path / str(len(words)), [{"validation/bound": -9.0}]))
+        write_json(folders[-1] / "config.json", {"settings": dataclasses.asdict(compose(words))})
+    with pytest.raises(UserError, match="has only bounds, and they are of other rows"):
+        drawn(*folders)
+
+
+def test_a_band_that_is_cut_is_no_early_epoch(tmp_path: Path) -> None:
+    errors = [0.2, 0.02, 0.02, 0.02]
+    rows = [{"epoch": e, "seed": s, ERROR: error} for e in range(1, 31) for s, error in enumerate(errors)]
+    folder = written(tmp_path, rows)
+    with style.sheet():
+        assert "first epochs" not in curves.compared([("a run", folder)]).caption
