@@ -154,6 +154,7 @@ def test_the_wheel_runs_from_anywhere_with_its_configuration(tmp_path: Path) -> 
     )  # fmt: skip
     assert shown.stdout.startswith(str(tmp_path / "site")), shown.stderr
     assert "name: m1m2" in shown.stdout
+    assert (tmp_path / "site" / "ssl_dgm" / "drawing" / "paper.mplstyle").is_file()
     committed = {path.relative_to(ROOT / "conf") for path in (ROOT / "conf").rglob("*.yaml")}
     packed = tmp_path / "site" / "ssl_dgm" / "conf"
     assert {path.relative_to(packed) for path in packed.rglob("*.yaml")} == committed

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from ssl_dgm.drawing.style import BLUE, GREY, PAGE, RED, Drawn, new, plain
 from ssl_dgm.drawing.trained import Trained
+from ssl_dgm.evaluation import clusters
 
 LEGIBLE = 400  # cells, beyond which numbers would run into each other
 
@@ -30,7 +31,7 @@ def confusion(t: Trained) -> Drawn | None:
         )
         if t.slots.labelled:
             about += " Classes in blue had labelled rows, those in red had none."
-    right = counts.trace() if attributed is None else (counts * (attributed == np.arange(len(counts))[:, None])).sum()
+    right = clusters.right(counts, np.arange(len(counts)) if attributed is None else attributed).sum()
     return Drawn(figure, f"{about} {100 * right / counts.sum():.2f} % of {counts.sum():,} rows are right. {t.origin}")
 
 
