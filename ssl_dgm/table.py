@@ -21,12 +21,13 @@ EPILOG = """\
   python -m ssl_dgm.table table1 --budget short --jobs 2  what a laptop can do, two cells at a time
   python -m ssl_dgm.table table1 --status                 how far every cell is, and the time left
   python -m ssl_dgm.table table1 --only m1m2@100 --minutes 100
+  python -m ssl_dgm.table sweep/m2 --budget short         trials of settings, scored on the validation rows alone
   python -m ssl_dgm.table all --budget short              every table, one after the other
   python -m ssl_dgm.table --report                        results/README.md and README.md's state, of the rows there are
 
 What is finished is never trained again; after --minutes, Ctrl-C or a crash the same command continues. The rows go to
-results/<name>.csv (short: results/short/; smoke: <runs>/smoke/), and the table to .md, .tex and .html beside it. Cells
-whose data are not on this machine say so and what to fetch; the others are trained.
+results/<name>.csv (short: results/short/; sweeps: results/sweeps/; smoke: <runs>/smoke/), and the table to .md, .tex
+and .html beside it. Cells whose data are not on this machine say so and what to fetch; the others are trained.
 Exit code: 0, 1 when a cell failed or could not be finished, 2 for a usage error, 130 after Ctrl-C.
 """
 
@@ -57,7 +58,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m ssl_dgm.table", description=__doc__, epilog=EPILOG, formatter_class=raw)
     add = parser.add_argument
     names = ", ".join(spec.names())
-    add("tables", nargs="*", metavar="table", help=f"of conf/table/ ({names}), a YAML file like those, or all")
+    add(
+        "tables",
+        nargs="*",
+        metavar="table",
+        help=f"of conf/table/ ({names}), sweep/<name> of conf/sweep/, a YAML file like those, or all",
+    )
     add("--budget", choices=spec.BUDGETS, default="paper", help="how long every cell is trained (default: paper)")
     what = parser.add_mutually_exclusive_group()
     for flag, text in (
@@ -147,7 +153,7 @@ def _tables(arguments: argparse.Namespace) -> list[Table]:
 
 def _one(table: Table, arguments: argparse.Namespace, deadline: float | None) -> tuple[int, str]:
     """Carries the command out for one table; returns the exit code and how far its cells are."""
-    csv = output.path(arguments.results, arguments.runs, arguments.budget, table.name)
+    csv = output.path(arguments.results, arguments.runs, arguments.budget, table)
     known = collect.read(csv, say)
     cells = cells_of.cells(table, arguments.budget, arguments.runs, known)
     others = output.from_elsewhere(arguments.rows, table, cells, say)

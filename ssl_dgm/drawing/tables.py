@@ -48,10 +48,10 @@ def of(
     table = spec.read(spec.find(name))
     if budget not in table.seeds:
         raise UserError(f"budget={budget} is none of {table.name}; there are {', '.join(table.seeds)}")
-    axes, csv = series.axes(table), output.path(results, runs, budget, table.name)
+    axes, csv = series.axes(table), output.path(results, runs, budget, table)
     made = report.of(table, budget, csv, say)
     if made is None:
-        others = [b for b in table.seeds if output.path(results, runs, b, table.name).is_file()]
+        others = [b for b in table.seeds if output.path(results, runs, b, table).is_file()]
         also = f", and budget={others[0]} has some" if others and budget not in others else ""
         makes = f"python -m ssl_dgm.table {name} --budget {budget}"
         raise UserError(f"{csv} has no rows of {table.name} as it is set; '{makes}' makes them{also}")

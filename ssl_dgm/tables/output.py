@@ -12,10 +12,11 @@ from ssl_dgm.tables.collect import Row
 from ssl_dgm.tables.spec import Table
 
 
-def path(results: Path, runs: str, budget: str, name: str) -> Path:
+def path(results: Path, runs: str, budget: str, table: Table) -> Path:
     """Of a table's CSV: smoke rows show nothing but that the code works, and stay with the runs."""
-    folder = Path(runs) / "smoke" if budget == "smoke" else results if budget == "paper" else results / budget
-    return folder / f"{name}.csv"
+    folder = results if budget == "paper" else results / budget
+    folder = Path(runs) / "smoke" if budget == "smoke" else results / "sweeps" if table.is_sweep else folder
+    return folder / f"{table.name}.csv"
 
 
 def from_elsewhere(paths: Sequence[Path], table: Table, cells: Sequence[Cell], say: Say) -> list[Row]:
@@ -41,7 +42,8 @@ def bring(table: Table, cells: Sequence[Cell], csv: Path, say: Say, others: Sequ
     listed = {(row["row"], row["column"], row["config_hash"], row["seed"]) for row in own}
     known = own + [row for row in others if (row["row"], row["column"], row["config_hash"], row["seed"]) not in listed]
     states = {cell: cells_of.look(table, cell, known, say) for cell in cells}
-    collect.append(csv, [row for state in states.values() for row in state.rows], say)
+    rows = [row for state in states.values() for row in state.rows]
+    collect.append(csv, [row for row in rows if not table.is_sweep or row["metric"].startswith("validation/")], say)
     return states
 
 

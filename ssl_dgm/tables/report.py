@@ -71,7 +71,7 @@ def tables(results: Path, say: Callable[[str], None]) -> list[Made]:
     made = []
     for table in spec.in_order():
         for budget in BUDGETS:
-            one = of(table, budget, output.path(results, "", budget, table.name), say)
+            one = of(table, budget, output.path(results, "", budget, table), say)
             made += [one] if one else []
     return made
 
@@ -220,7 +220,8 @@ def _found(one: Made, row: str, column: str) -> Summary | None:
 
 
 def _heading(file: Path) -> str:
-    found = re.search(r"^# (.+)$", file.read_text(), re.MULTILINE) if file.suffix == ".md" else None
+    heading = r"^(?:# |\*\*)(.+?)(?:, budget=\w+\.\*\*.*)?$"  # or what a rendered table has above it
+    found = re.search(heading, file.read_text(), re.MULTILINE) if file.suffix == ".md" else None
     return found[1] if found else f"{file.parent.name}/{file.name}"
 
 

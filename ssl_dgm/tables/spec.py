@@ -1,4 +1,7 @@
-"""conf/table/<name>.yaml: the rows and columns of a paper's table, as overrides, with the numbers that it prints."""
+"""conf/table/<name>.yaml: the rows and columns of a paper's table, as overrides, with the numbers that it prints.
+
+conf/sweep/<name>.yaml has the same form: trials of settings, scored by a validation metric instead of a test metric.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -92,6 +95,11 @@ class Table:
     reading: dict[str, str] = field(default_factory=dict)  # by budget: what people made of the numbers
     name: str = ""
 
+    @property
+    def is_sweep(self) -> bool:
+        """Whether its cells are trials, from which settings are chosen: no test metric is kept of them."""
+        return self.metric in BEST_BY
+
     def metric_of(self, column: str) -> str:
         """What a column shows."""
         return self.columns[column].metric or self.metric
@@ -120,7 +128,7 @@ def lower_is_better(metric: str) -> bool:
 
 
 def find(name: str) -> Path:
-    """The file of a table: conf/table/<name>.yaml, or the path itself.
+    """The file of a table: conf/table/<name>.yaml, that of a sweep for sweep/<name>, or the path itself.
 
     Raises:
         UserError: when there is none.
@@ -132,15 +140,20 @@ def find(name: str) -> Path:
         if own.is_file() and not own.samefile(path):
             raise UserError(f"{name} has the name of a table of conf/table, whose rows it would replace; rename it")
         return path
-    path = compose.config_folder() / "table" / f"{name}.yaml"
-    if not path.is_file():
-        raise UserError(f"table '{name}' is unknown; {nearest(name, names())}")
-    return path
+    kind, _, stem = name.rpartition("/")
+    if kind not in ("", "sweep") or name not in [*names(), *sweeps()]:
+        raise UserError(f"table '{name}' is unknown; {nearest(name, [*names(), *sweeps()])}")
+    return compose.config_folder() / (kind or "table") / f"{stem}.yaml"
 
 
 def names() -> list[str]:
     """The tables of conf/table/."""
     return compose.choices().get("table", [])
+
+
+def sweeps() -> list[str]:
+    """The sweeps of conf/sweep/, as `find` takes them."""
+    return [f"sweep/{name}" for name in compose.choices().get("sweep", [])]
 
 
 def in_order() -> list[Table]:
@@ -191,9 +204,12 @@ def check(path: Path, table: Table) -> None:
             raise UserError(f"{path}: seeds.{budget}={list(seeds)} is not usable; list different seeds per budget")
     if table.reference is not None and table.reference not in table.rows:
         raise UserError(f"{path}: reference={table.reference} is no row; {nearest(table.reference, list(table.rows))}")
+    if table.is_sweep and any(row.published for row in table.rows.values()):
+        raise UserError(f"{path}: metric={table.metric} is of the validation rows; compare test/error with a paper's")
     for metric in (table.metric, *(column.metric for column in table.columns.values())):
-        if metric and metric not in METRICS:
-            raise UserError(f"{path}: metric={metric} is no metric; {nearest(metric, list(METRICS))}")
+        known = BEST_BY if table.is_sweep else METRICS
+        if metric and metric not in known:
+            raise UserError(f"{path}: metric={metric} is no metric; {nearest(metric, list(known))}")
     if table.digits < 0:
         raise UserError(f"{path}: digits={table.digits} is negative; use for example 2")
     if table.best_by is not None and table.best_by not in BEST_BY:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ssl_dgm import table
-from ssl_dgm.tables import spec
+from ssl_dgm.tables import collect, output, spec
 
 Outcome = tuple[int, str]
 TABLE = """
@@ -65,6 +65,19 @@ def test_several_tables_go_on_after_one_that_fails(run: Callable[..., Outcome]) 
     assert summary[1].split() == ["small:", "1", "missing,", "1", "no", "data"]
     code, said = run("broken.yaml", "--status")
     assert (code, said.startswith("ssl_dgm: cell nn@digits of broken:")) == (2, True), "alone, it is a usage error"
+
+
+def test_a_sweep_keeps_nothing_of_the_test_rows(run: Callable[..., Outcome], tmp_path: Path) -> None:
+    (tmp_path / "sweep.yaml").write_text(TABLE + "metric: validation/error\nreading: {smoke: The first is best.}\n")
+    code, said = run("sweep.yaml")
+    assert code == 0, said
+    made = tmp_path / "runs" / "smoke" / "sweep.csv"
+    rows = collect.read(made, print)
+    assert rows and {row["metric"].split("/")[0] for row in rows} == {"validation"}
+    page = made.with_suffix(".md").read_text()
+    assert "no test metric is kept of them. The first is best." in page and "Paper:" not in page
+    own = spec.read(tmp_path / "sweep.yaml")
+    assert output.path(Path("results"), "runs", "short", own) == Path("results/sweeps/sweep.csv")
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from ssl_dgm import records
-from ssl_dgm.tables import collect, report, spec
-from ssl_dgm.tables.cells import cells
+from ssl_dgm.tables import collect, grid, output, render, report, spec
+from ssl_dgm.tables.cells import cells, look
 
 ROOT = Path(__file__).parents[2]
 NAME, ROW, COLUMN = "maaloe_table1", "sdgm", "mnist"  # 1.32 ± 0.07 are published
@@ -38,6 +38,19 @@ def test_the_committed_pages_are_made_of_the_committed_rows() -> None:
     assert report.page(made, ROOT / "results") == (ROOT / "results" / "README.md").read_text(), remedy
     readme = (ROOT / "README.md").read_text()
     assert report.with_state(readme, made) == readme, remedy
+
+
+@pytest.mark.parametrize("name", spec.sweeps())
+def test_the_committed_pages_of_sweeps_are_made_of_their_rows(name: str) -> None:
+    table = spec.read(spec.find(name))
+    csv = output.path(ROOT / "results", "", "short", table)
+    known = collect.read(csv, print)
+    assert known and all(row["metric"].startswith("validation/") for row in known)
+    states = {cell: look(table, cell, known, print) for cell in cells(table, "short", "nowhere", known)}
+    made = render.to_markdown(grid.build(table, "short", output.by_place(states)))
+    assert made == csv.with_suffix(".md").read_text(), (
+        f"run `python -m ssl_dgm.table {name} --budget short --render-only`"
+    )
 
 
 @pytest.mark.parametrize(

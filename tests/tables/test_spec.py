@@ -10,7 +10,7 @@ from ssl_dgm.config import UserError
 from ssl_dgm.tables import spec
 from ssl_dgm.tables.cells import cells
 
-TABLES = spec.names()
+TABLES = [*spec.names(), *spec.sweeps()]
 SEEDS = [(name, budget) for name in TABLES for budget in spec.read(spec.find(name)).seeds]
 SMALL = """
 title: Small
@@ -41,7 +41,8 @@ def keys(path: Path, budget: str = "smoke") -> dict[tuple[str, str], str]:
 @pytest.mark.parametrize("name", TABLES)
 def test_every_table_reads_and_is_named_by_its_file(name: str) -> None:
     table = spec.read(spec.find(name))
-    assert table.name == name
+    assert table.name == name.removeprefix("sweep/")
+    assert table.is_sweep == name.startswith("sweep/")
     assert set(table.seeds) <= set(spec.BUDGETS)
 
 
@@ -159,6 +160,11 @@ REFUSED: list[tuple[str, str, str]] = [
     ("smoke:", "long:", "seeds.long=[0, 1] is not usable"),
     ("base:", "reference: m3\nbase:", "reference=m3 is no row; the nearest is m2"),
     ("base:", "metric: test/eror\nbase:", "metric=test/eror is no metric; the nearest is test/error"),
+    (
+        "base:",
+        "metric: validation/error\nbase:",
+        "metric=validation/error is of the validation rows; compare test/error",
+    ),
     ("base:", "digits: -1\nbase:", "digits=-1 is negative"),
     ("base:", "best_by: test/error\nbase:", "best_by=test/error would choose on the test rows; use validation/error"),
     ("TSVM:", "nn:", "'nn' is both a row and a quoted one; rename one"),
@@ -231,8 +237,10 @@ def test_a_budget_without_seeds_is_refused(tmp_path: Path) -> None:
 def test_tables_are_found_by_name_or_path(tmp_path: Path) -> None:
     path = written(tmp_path, SMALL)
     assert spec.find(str(path)) == path
-    assert all(spec.find(name).stem == name for name in TABLES)
+    assert all(spec.find(name).stem == name.removeprefix("sweep/") for name in TABLES)
     with pytest.raises(UserError, match="table 'tabel1' is unknown; the nearest is table1"):
         spec.find("tabel1")
+    with pytest.raises(UserError, match="table 'sweep/m3' is unknown; the nearest is sweep/m2"):
+        spec.find("sweep/m3")
     with pytest.raises(UserError, match=r"there is no file nowhere\.yaml; name a table \(.*table1.*\) or"):
         spec.find("nowhere.yaml")
