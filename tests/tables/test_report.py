@@ -40,7 +40,9 @@ def test_the_committed_pages_are_made_of_the_committed_rows() -> None:
     assert report.with_state(readme, made) == readme, remedy
 
 
-@pytest.mark.parametrize("name", spec.sweeps())
+@pytest.mark.parametrize(
+    "name", [s for s in spec.sweeps() if (ROOT / f"results/sweeps/{s.removeprefix('sweep/')}.csv").is_file()]
+)
 def test_the_committed_pages_of_sweeps_are_made_of_their_rows(name: str) -> None:
     table = spec.read(spec.find(name))
     csv = output.path(ROOT / "results", "", "short", table)
