@@ -141,8 +141,8 @@ def find(name: str) -> Path:
             raise UserError(f"{name} has the name of a table of conf/table, whose rows it would replace; rename it")
         return path
     kind, _, stem = name.rpartition("/")
-    if kind not in ("", "sweep") or name not in [*names(), *sweeps()]:
-        raise UserError(f"table '{name}' is unknown; {nearest(name, [*names(), *sweeps()])}")
+    if name not in (known := [*names(), *sweeps()]):
+        raise UserError(f"table '{name}' is unknown; {nearest(name, known)}")
     return compose.config_folder() / (kind or "table") / f"{stem}.yaml"
 
 
