@@ -4,6 +4,7 @@ B rows of D inputs, H units of the last hidden layer, k directions, K classes.
 """
 
 import copy
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -84,7 +85,9 @@ def change_along(network: torch.nn.Module, x: Tensor, directions: Tensor) -> Ten
     def along(u: Tensor) -> Tensor:
         return torch.func.jvp(lambda rows: network(rows).softmax(1), (x,), (u,))[1]
 
-    return torch.func.vmap(along)(directions).square().sum() / len(x)
+    with warnings.catch_warnings():  # torch's forward derivatives load a part of it that torch deprecates
+        warnings.filterwarnings("ignore", "`torch.jit")
+        return torch.func.vmap(along)(directions).square().sum() / len(x)
 
 
 @torch.no_grad()
