@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from scipy.special import stdtrit
 
 CONFIDENCE = 0.95
+FEW = {1: "one seed", 2: "two seeds"}
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,13 @@ def best(seeds: Collection[int], validation: Mapping[int, float], lower: bool) -
 def verdict(summary: Summary, value: float, spread: float | None, lower_is_better: bool) -> str:
     """better, within or worse than a published value ± spread.
 
-    'within' where our interval and theirs overlap; one seed has no interval, hence no verdict.
+    'within' where our interval and theirs overlap. One seed has no interval and that of two, thirteen standard errors to
+    either side, holds nearly anything: no verdict.
     """
+    if summary.n in FEW:
+        return FEW[summary.n]
     if summary.low is None or summary.high is None:
-        return "one seed" if summary.n == 1 else "no interval"
+        return "no interval"
     below, above = value - (spread or 0.0), value + (spread or 0.0)
     if summary.high < below:
         return "better" if lower_is_better else "worse"

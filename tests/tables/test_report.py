@@ -61,6 +61,7 @@ def test_the_committed_pages_of_sweeps_are_made_of_their_rows(name: str) -> None
     ("errors", "sentence"),
     [
         ([0.0487], "one seed, +3.55 from 1.32 ± 0.07."),
+        ([0.0487, 0.0485], "two seeds, +3.54 from 1.32 ± 0.07."),
         ([0.0487, 0.0485, 0.0489], "misses 1.32 ± 0.07 by 3.55, n = 3."),
         ([0.0132, 0.0142, 0.0131], "within the noise of 1.32 ± 0.07 (+0.03), n = 3."),
         ([0.0050, 0.0051, 0.0052], "beats 1.32 ± 0.07 by 0.81, n = 3."),

@@ -149,6 +149,7 @@ def test_verdicts(value: float, spread: float | None, of_error: str, of_bound: s
 
 
 @pytest.mark.parametrize("lower", [True, False])
-def test_without_an_interval_there_is_no_verdict(lower: bool) -> None:
+def test_without_a_useful_interval_there_is_no_verdict(lower: bool) -> None:
     assert verdict(Summary(1, 4.0, None, None, None), 9.0, 0.1, lower) == "one seed"
-    assert verdict(Summary(2, math.inf, None, None, None), 9.0, 0.1, lower) == "no interval"
+    assert verdict(Summary(2, 4.0, 0.1, 3.1, 4.9), 9.0, 0.1, lower) == "two seeds"
+    assert verdict(Summary(3, math.inf, None, None, None), 9.0, 0.1, lower) == "no interval"
