@@ -61,8 +61,8 @@ def best(seeds: Collection[int], validation: Mapping[int, float], lower: bool) -
 def verdict(summary: Summary, value: float, spread: float | None, lower_is_better: bool) -> str:
     """better, within or worse than a published value ± spread.
 
-    'within' where our interval and theirs overlap. One seed has no interval and that of two, thirteen standard errors to
-    either side, holds nearly anything: no verdict.
+    'within' where our interval and theirs overlap. One seed has no interval, and that of two, thirteen standard errors
+    to either side, holds nearly anything: no verdict.
     """
     if summary.n in FEW:
         return FEW[summary.n]

@@ -132,10 +132,13 @@ def test_published_numbers_stand_beside_in_the_rows_colour_hollow_and_dotted(tab
 def test_all_rows_with_results_are_told_apart_without_colour_and_nothing_is_covered(table1: Made) -> None:
     drawn = draw(table1)
     run = {row["row"] for row in collect.read(table1.csv, print)}
+    single = any(len(collect.values(state.rows, "test/error")) == 1 for state in table1.by_place.values())
     names = [row.label for name, row in table1.table.rows.items() if name in run]
     assert {"M1 + SVM", "M1+M2"} <= set(names)
     handles = legend(drawn)
-    assert list(handles) == [*names, "published"], "rows without results and quoted ones are left out"
+    assert list(handles) == [*names, *["one seed"] * single, "published"], (
+        "rows without results and quoted ones are left out"
+    )
     assert len({handles[name].get_marker() for name in names}) == len(names)
     panel, (box,) = drawn.figure.axes[0], drawn.figure.legends
     assert panel.get_yscale() == "log" and "logarithmic, for it spans more than a decade" in drawn.caption
