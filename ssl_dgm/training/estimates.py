@@ -31,6 +31,7 @@ STATES = 5  # of a parameter: itself, its gradient as a slice and in the stack, 
 SHARE = 0.9  # of the free memory that may be planned with
 SKIPPED, TIMED = 5, 10  # a CUDA graph is captured by the fourth
 WORTH_TELLING = 20.0  # seconds: a shorter training is over before the sentence is read
+SURPRISE = 1.3  # how many times longer or shorter a training is than was told, that it is told anew
 
 
 @dataclass(frozen=True)
@@ -180,10 +181,14 @@ def memory_errors(job: Job, seeds: Sequence[int]) -> Iterator[None]:
 
 
 class Forecast(pl.Callback):
-    """Says how long the training will take once its first updates were timed."""
+    """Says how long a training will take once its first updates were timed, and anew where its second epoch disagrees.
+
+    The first updates sum over classes that are left out later, and wait for the compiler.
+    """
 
     def __init__(self, say: Say) -> None:
-        self.say, self.done = say, 0
+        self.say, self.done, self.epochs = say, 0, 0
+        self.told: float | None = None  # seconds per epoch
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -191,14 +196,36 @@ class Forecast(pl.Callback):
         self.done += 1
         if self.done not in (SKIPPED, SKIPPED + TIMED):
             return
-        if pl_module.device.type == "cuda":
-            torch.cuda.synchronize(pl_module.device)  # what was asked for may not have been computed yet
-        now = time.monotonic()
+        now = _now(pl_module.device)
         if self.done == SKIPPED:
             self.started = now
             return
-        epochs = (trainer.max_epochs or 0) - trainer.current_epoch
-        left = epochs * int(trainer.num_training_batches) * (now - self.started) / TIMED
+        epoch = int(trainer.num_training_batches) * (now - self.started) / TIMED
+        if self._tell((trainer.max_epochs or 0) - trainer.current_epoch, epoch, "for {} {}"):
+            self.told = epoch
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.epochs += 1
+        if self.told is None or self.epochs > 2:
+            return
+        now = _now(pl_module.device)
+        if self.epochs == 1:
+            self.ended = now
+        elif not 1 / SURPRISE < (now - self.ended) / self.told < SURPRISE:
+            self._tell((trainer.max_epochs or 0) - trainer.current_epoch - 1, now - self.ended, "for the other {} {}")
+
+    def _tell(self, epochs: int, seconds: float, of: str) -> bool:
+        """Whether so many epochs of so many seconds each were worth a sentence."""
+        left = epochs * seconds
         if left > WORTH_TELLING:
             ready = time.strftime("%H:%M" if left < 43_200 else "%a %d %b %H:%M", time.localtime(time.time() + left))
-            self.say(f"about {duration(left)} for {epochs:,} {'epoch' if epochs == 1 else 'epochs'}, ready at {ready}")
+            which = of.format(f"{epochs:,}", "epoch" if epochs == 1 else "epochs")
+            self.say(f"about {duration(left)} {which}, ready at {ready}")
+        return left > WORTH_TELLING
+
+
+def _now(device: torch.device) -> float:
+    """Seconds, once what was asked of the device has been computed."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.monotonic()

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -137,3 +139,29 @@ def test_a_long_training_says_when_it_will_be_ready(command: Command) -> None:
     outcome = command(*SMOKE, "budget.epochs=100000", "time_limit=2s")
     assert re.search(r"about \d+ (min|h .*) for 100,000 epochs, ready at ", outcome.out), outcome.out
     assert "ready at" not in command(*SMOKE).out
+
+
+@pytest.mark.parametrize(
+    ("second", "told"),
+    [
+        (300.0, []),
+        (75.0, ["about 24 min for the other 19 epochs, ready at "]),
+        (900.0, ["about 4 h 45 min for the other"]),
+    ],
+)
+def test_the_second_epoch_corrects_what_the_first_updates_made_believe(
+    second: float, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, said = [0.0], []
+    monkeypatch.setattr(estimates.time, "monotonic", lambda: clock[0])
+    forecast = estimates.Forecast(said.append)
+    trainer: Any = SimpleNamespace(max_epochs=21, current_epoch=0, num_training_batches=300)
+    module: Any = SimpleNamespace(device=torch.device("cpu"))
+    for epoch, update in enumerate([1.0, second / 300, 1.0]):
+        trainer.current_epoch = epoch
+        for batch in range(300):
+            clock[0] += update
+            forecast.on_train_batch_end(trainer, module, None, None, batch)
+        forecast.on_train_epoch_end(trainer, module)
+    assert said[0].startswith("about 1 h 45 min for 21 epochs, ready at ")
+    assert len(said) == 1 + len(told) and all(map(str.startswith, said[1:], told)), said
