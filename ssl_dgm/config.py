@@ -69,6 +69,7 @@ class ObjectiveConfig:
     draws: int = 1  # M, draws of every latent per row and class
     kl: str = "monte_carlo"  # or analytic
     class_threshold: float = 0.0  # a class with a smaller q(y | x) is summed over only now and then; 0: always
+    class_terms: int = 0  # of the sum over y, for every row: the likeliest and, of the others, a drawn one; 0: all
     warm_up_epochs: float = 0.0  # the latents' terms grow linearly from weight 0 to 1
     free_bits: float = 0.0  # nats that each latent variable may carry at no cost
     latents_weight: float = 1.0  # w_G of Figueroa: of the latents' terms, on top of the warm-up

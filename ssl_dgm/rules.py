@@ -63,7 +63,7 @@ POSITIVE = (
 NOT_NEGATIVE = (
     "objective.classification", "objective.labelled", "objective.warm_up_epochs", "objective.free_bits",
     "objective.latents_weight", "objective.classes_weight", "objective.assignment", "objective.metric",
-    "objective.temperature_epochs", "optimizer.final_lr", "data.min_pixel_sd",
+    "objective.temperature_epochs", "optimizer.final_lr", "data.min_pixel_sd", "objective.class_terms",
 )  # fmt: skip
 
 
@@ -98,6 +98,7 @@ def check(config: Config) -> None:
         if not 0 <= stage.objective.class_threshold <= 1:
             threshold = f"{prefix}objective.class_threshold={stage.objective.class_threshold}"
             raise UserError(f"{threshold} is no probability; use for example 0.1, or 0 for exact sums over classes")
+        _check_class_terms(stage, prefix)
         _check_pixels(config, stage, prefix)
         o = stage.optimizer
         if o.schedule != "constant" and o.final_lr > o.lr:
@@ -149,6 +150,18 @@ def _check_classes(config: Config) -> None:
         on_pixels = is_estimator(config)
         what = f"model={config.model.name}" + ("" if on_pixels else f" classifier={config.classifier}")
         raise UserError(f"labels=0 leaves {what} nothing to learn from; use for example labels=100, or model=m2")
+
+
+def _check_class_terms(stage: Stage, prefix: str) -> None:
+    """Refuses sums over some classes that would be biased, and those that are left out twice."""
+    terms, threshold = stage.objective.class_terms, stage.objective.class_threshold
+    given = f"{prefix}objective.class_terms={terms}"
+    if terms == 1:
+        raise UserError(f"{given} would leave the sum without all classes but the likeliest; use 2, or 0 for all")
+    if terms and threshold:
+        raise UserError(f"{given} and objective.class_threshold={threshold} both leave classes out; use 0 for one")
+    if terms and stage.network.norm == "batch":
+        raise UserError(f"{given} is not for network.norm=batch, which needs all classes; use network.norm=group, or 0")
 
 
 def _check_pixels(config: Config, stage: Stage, prefix: str) -> None:
@@ -208,8 +221,9 @@ def _check_q(config: Config) -> None:
     if m.q_log_var != "all" and (name not in ("m2", "m1m2") or m.q_z == "x"):
         what = f"{name} with model.q_z=x" if m.q_z == "x" else name
         raise UserError(f"model.q_log_var={m.q_log_var} is of m2 and m1m2, and {what} has no use for it; leave it out")
-    if name == "gmvae" and threshold:
-        raise UserError(f"objective.class_threshold={threshold} leaves out classes of a sum, and gmvae has none; use 0")
+    for setting, value in (("class_threshold", threshold), ("class_terms", config.objective.class_terms)):
+        if name == "gmvae" and value:
+            raise UserError(f"objective.{setting}={value} leaves out classes of a sum, and gmvae has none; use 0")
 
 
 def _check_algorithm(config: Config) -> None:

@@ -66,8 +66,9 @@ class Objective:
             return {"unlabelled": f.noise_shapes(num_unlabelled), "decisions": decisions}
         if f.relaxed:
             return {"unlabelled": f.noise_shapes(num_labelled + num_unlabelled, draws, relaxed=True)}
-        incomplete = "y" in f.q and self.settings.class_threshold > 0
-        shapes = {"unlabelled": f.noise_shapes(num_unlabelled, draws, True, incomplete)}
+        terms = self._class_terms(f)
+        incomplete = "y" in f.q and (self.settings.class_threshold > 0 or terms > 0)
+        shapes = {"unlabelled": f.noise_shapes(num_unlabelled, draws, True, incomplete, class_terms=terms)}
         return shapes | ({"labelled": f.noise_shapes(num_labelled, draws)} if self.has_labels else {})
 
     def losses(
@@ -118,7 +119,8 @@ class Objective:
             pair = noise["labelled"], noise["unlabelled"]
             sizes = "smaller" if self.smaller and threshold else "same"
             return bounds.traces(f, (batch.x_labelled, x), batch.y_labelled, pair, analytic, threshold, sizes)
-        t_u = bounds.trace(f, x, bounds.classes(f, x), noise["unlabelled"], analytic, threshold)
+        terms = self._class_terms(f)
+        t_u = bounds.trace(f, x, bounds.classes(f, x), noise["unlabelled"], analytic, threshold, class_terms=terms)
         if not self.has_labels:
             return None, t_u
         return bounds.trace(f, batch.x_labelled, batch.y_labelled, noise["labelled"], analytic), t_u
@@ -156,6 +158,10 @@ class Objective:
             terms["metric_loss"] = auxiliary.lifted_structured(torch.cat([h_l, h_u]), classes, o.margin)
             attached = attached - o.metric * terms["metric_loss"]
         return attached, terms
+
+    def _class_terms(self, f: Factorisation) -> int:
+        """Terms of the sum over y that are computed, 0 where all are."""
+        return 0 if self.settings.class_terms >= f.num_classes else self.settings.class_terms
 
     def _analytic(self, f: Factorisation) -> tuple[str, ...]:
         return f.analytic if self.settings.kl == "analytic" else ()

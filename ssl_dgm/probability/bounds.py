@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ssl_dgm.probability.distributions import Categorical
-from ssl_dgm.probability.enumeration import Kept, roulette
+from ssl_dgm.probability.enumeration import Few, Kept, likeliest_and_one, roulette
 from ssl_dgm.probability.factors import Factorisation
 from ssl_dgm.probability.networks import Shared, Values, rows
 
@@ -59,6 +59,7 @@ def trace(
     analytic: Collection[str] = (),
     class_threshold: float = 0.0,
     given: Given | None = None,
+    class_terms: int = 0,
 ) -> Trace:
     """Walks q from the observed x, drawing each latent from its noise, then scores both lists.
 
@@ -71,11 +72,13 @@ def trace(
         class_threshold: of an enumerated y, below which q(y | .) a class may be left out (see `roulette`).
         given: labels of the first rows of an enumeration with a `class_threshold`. Then only terms of a weight other
             than 0 are computed, in shapes that depend on the values; without it the others are too, and count 0.
+        class_terms: of an enumerated y, the classes of every row that are computed (see `likeliest_and_one`); 0: all.
     """
     values: dict[str, Tensor | Shared] = {f.observed: x} if y is None else {f.observed: x, "y": y}
     drawn: dict[str, Any] = {}
     weights: Tensor | None = None
     kept: Kept | None = None
+    few: Few | None = None
     q_y: Categorical | None = None
 
     def noise_of(name: str) -> Tensor:
@@ -87,7 +90,8 @@ def trace(
     def score(name: str, density: Any) -> Tensor:
         is_analytic = name in analytic
         term = density.expected_log_prob(drawn[name]) if is_analytic else density.log_prob(rows(values[name]))
-        return term if kept is None else kept.spread(term)
+        only = kept or few
+        return term if only is None else only.spread(term)
 
     q, p = {}, {}
     for name, factor in f.q.items():
@@ -100,6 +104,9 @@ def trace(
         q[name] = score(name, drawn[name])
         if name == "y":
             q_y = dataclasses.replace(drawn["y"], features=values["h"]) if "h" in f.q else drawn["y"]
+        if name == "y" and class_terms:
+            few = Few(*likeliest_and_one(q["y"], noise["y"].squeeze(-1), class_terms), q["y"])
+            weights, values["y"] = few.weights, few.y
         if name != "y" or not class_threshold:
             continue
         others = q["y"] if given is None else q["y"][..., len(given.y) :]

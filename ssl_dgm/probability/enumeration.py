@@ -2,14 +2,17 @@
 
 The term of a class carries the factor q(y | .), so that late in training most terms are next to nothing. Each is kept
 with a probability that falls with q(y | .) and weighted by its inverse, which leaves the sum and its gradient unbiased.
+`roulette` decides class by class, so that rows keep different numbers; `likeliest_and_one` keeps the same of every row.
 
-Shape legend: M draws, K classes, B rows, P kept (draw, class, row) triples, D dimensions.
+Shape legend: M draws, K classes, B rows, P kept (draw, class, row) triples, C classes kept of every row, D dimensions.
 """
 
 import torch
 from torch import Tensor
 
 from ssl_dgm.probability.networks import Shared
+
+LEAST = 1e-3  # of q(y | .), as far as drawing one of the improbable classes goes: it bounds what a drawn one counts
 
 
 @torch.no_grad()
@@ -62,3 +65,49 @@ class Kept:
     def spread(self, term: Tensor) -> Tensor:
         """Terms of the triples [P] at their places in [M, K, B], 0 elsewhere."""
         return term.new_zeros(self.shape).index_put(self.places, term)
+
+
+@torch.no_grad()
+def likeliest_and_one(log_q_y: Tensor, noise: Tensor, terms: int) -> tuple[Tensor, Tensor]:
+    """The C - 1 likeliest classes of every row and one drawn of the others; what each counts, [M, C, B].
+
+    The likeliest count 1, the one that is drawn 1 / pi, pi being its share of the others' q(y | .): the sum over the
+    others in expectation (Liu et al. 2019, "Rao-Blackwellized stochastic gradients for discrete distributions").
+
+    Args:
+        log_q_y: [M or 1, K, B].
+        noise: standard normal, [M, K, B]; its distribution function is the uniform draw behind a Gumbel's.
+        terms: C, from 2 to K.
+    """
+    q = log_q_y.exp().expand(noise.shape)
+    likeliest = q.topk(terms - 1, dim=-2).indices
+    others = q.clamp(min=LEAST).scatter(-2, likeliest, 0.0)
+    pi = others / others.sum(-2, keepdim=True)
+    uniform = torch.special.ndtr(noise).clamp(1e-7, 1 - 1e-7)
+    drawn = (pi.log() - (-uniform.log()).log()).argmax(-2, keepdim=True)
+    counts = torch.cat([torch.ones_like(q[..., : terms - 1, :]), 1 / pi.gather(-2, drawn)], -2)
+    return torch.cat([likeliest, drawn], -2), counts
+
+
+class Few:
+    """C classes of every row, computed in tensors of [M, C, B] instead of [M, K, B].
+
+    Args:
+        index: which, [M, C, B].
+        counts: what each counts in the sum over classes, [M, C, B].
+        like: log q(y | .) of all, [M or 1, K, B].
+    """
+
+    def __init__(self, index: Tensor, counts: Tensor, like: Tensor) -> None:
+        self.index, self.num_classes = index, like.shape[-2]
+        every = torch.arange(self.num_classes, device=index.device)
+        self.y = (index.unsqueeze(-1) == every).to(like.dtype)  # one-hot, [M, C, B, K]
+        self.weights = self.spread(counts)
+
+    def spread(self, term: Tensor) -> Tensor:
+        """Terms of these classes [M, C, B] at their places in [M, K, B], 0 elsewhere; those of all, [M, 1, B], stay."""
+        term = term[(None,) * (3 - term.dim())]
+        if term.shape[1] == 1:
+            return term
+        draws, _, rows = self.index.shape
+        return term.new_zeros(draws, self.num_classes, rows).scatter(1, self.index, term)

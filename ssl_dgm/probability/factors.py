@@ -272,17 +272,24 @@ class Factorisation(nn.Module):
         )
 
     def noise_shapes(
-        self, batch: int, draws: int = 1, enumerate_y: bool = False, incomplete: bool = False, relaxed: bool = False
+        self,
+        batch: int,
+        draws: int = 1,
+        enumerate_y: bool = False,
+        incomplete: bool = False,
+        relaxed: bool = False,
+        class_terms: int = 0,
     ) -> dict[str, tuple[int, ...]]:
         """Shapes of the standard-normal noise that `bounds.trace` takes: [M, 1 or K, B, D] for every latent of q.
 
-        An `incomplete` enumeration of y takes some too, [M, K, B, 1], and a `relaxed` y [M, 1, B, K].
+        An `incomplete` enumeration of y takes some too, [M, K, B, 1], and a `relaxed` y [M, 1, B, K]. With
+        `class_terms` latents after y have so many instead of K.
         """
         shapes, classes = {}, 1
         for name in self.latents:
             if name == "y":
-                classes = self.num_classes if enumerate_y else 1
-                shapes |= {"y": (draws, classes, batch, 1)} if incomplete else {}
+                shapes |= {"y": (draws, self.num_classes, batch, 1)} if incomplete else {}
+                classes = (class_terms or self.num_classes) if enumerate_y else 1
                 shapes |= {"y": (draws, 1, batch, self.num_classes)} if relaxed else {}
             else:
                 shapes[name] = (draws, classes, batch, self.q[name].dim)

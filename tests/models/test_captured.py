@@ -20,6 +20,7 @@ SETTINGS: dict[str, Any] = {
     "adagrad": {"optimizer": OptimizerConfig("adagrad", lr=0.02, schedule="cosine")},
     "warmed up": {"objective": ObjectiveConfig(warm_up_epochs=2, draws=2)},
     "classes left out": {"objective": ObjectiveConfig(class_threshold=0.2)},
+    "few classes": {"objective": ObjectiveConfig(class_terms=2, draws=2)},
 }
 
 
@@ -42,10 +43,12 @@ def test_captured_updates_are_lightning_s_own(name: str, device: str, settings: 
 
 @quiet
 @pytest.mark.slow
-def test_compiled_losses_are_the_plain_ones() -> None:
+@pytest.mark.parametrize("terms", [0, 2])
+def test_compiled_losses_are_the_plain_ones(terms: int) -> None:
     said: list[str] = []
-    _, plainly = train("m2")
-    model, compiled = train("m2", compiled=said.append)
+    objective = ObjectiveConfig(class_terms=terms)
+    _, plainly = train("m2", objective=objective)
+    model, compiled = train("m2", objective=objective, compiled=said.append)
     assert not said and model.all_losses.args[0].works
     torch.testing.assert_close(torch.stack(compiled.losses), torch.stack(plainly.losses), rtol=1e-5, atol=1e-5)
 

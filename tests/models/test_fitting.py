@@ -243,6 +243,19 @@ def test_a_training_that_skips_classes_is_one_that_gives_them_no_weight(name: st
 
 
 @quiet
+@pytest.mark.parametrize("name", [name for name in NAMES if make(name).has_classes])
+def test_a_training_with_few_classes_is_the_same_looped_and_batched(name: str) -> None:
+    objective = ObjectiveConfig(class_terms=2, draws=2)
+    looped, one_by_one = train(name, mode="loop", objective=objective)
+    batched, at_once = train(name, mode="vmap", objective=objective)
+    torch.testing.assert_close(torch.stack(one_by_one.losses), torch.stack(at_once.losses), rtol=1e-4, atol=1e-4)
+    for a, b in zip(looped.parameters(), batched.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+    _, exact = train(name, mode="loop")
+    assert not torch.equal(at_once.losses[-1], exact.losses[-1])
+
+
+@quiet
 @every_model
 @every_mode
 def test_bfloat16_trains_as_float32_to_its_rounding(name: str, mode: str) -> None:

@@ -78,7 +78,7 @@ def test_the_expectation_over_what_is_left_out_is_the_exact_sum(build: Build) ->
             if probability == 0:
                 continue
             noise["y"] = torch.where(keep, -9.0, 9.0).view(1, K, 1, 1).expand(DRAWS, K, B, 1).double()
-            bound = bounds.unlabelled(_only(walk_once(f, noise, THRESHOLD)[1], m))[b]
+            bound = bounds.unlabelled(only(walk_once(f, noise, THRESHOLD)[1], m))[b]
             mean[b] += probability * bound.detach() / DRAWS
             mean_gradient = mean_gradient + probability * gradients(f, bound) / DRAWS
             total = total + probability
@@ -87,7 +87,7 @@ def test_the_expectation_over_what_is_left_out_is_the_exact_sum(build: Build) ->
     torch.testing.assert_close(mean_gradient, gradients(f, bounds.unlabelled(exact)), atol=2e-4, rtol=1e-4)
 
 
-def _only(t: Trace, draw: int) -> Trace:
+def only(t: Trace, draw: int) -> Trace:
     one = slice(draw, draw + 1)
     assert t.weights is not None
     p, q = ({name: term[one] for name, term in terms.items()} for terms in (t.p, t.q))
