@@ -47,13 +47,14 @@ def test_the_committed_pages_are_made_of_the_committed_rows() -> None:
 )
 def test_the_committed_pages_of_sweeps_are_made_of_their_rows(name: str) -> None:
     table = spec.read(spec.find(name))
-    csv = output.path(ROOT / "results", "", "short", table)
+    (budget,) = set(table.seeds) - {"smoke"}
+    csv = output.path(ROOT / "results", "", budget, table)
     known = collect.read(csv, print)
     assert known and all(row["metric"].startswith("validation/") for row in known)
-    states = {cell: look(table, cell, known, print) for cell in cells(table, "short", "nowhere", known)}
-    made = render.to_markdown(grid.build(table, "short", output.by_place(states)))
+    states = {cell: look(table, cell, known, print) for cell in cells(table, budget, "nowhere", known)}
+    made = render.to_markdown(grid.build(table, budget, output.by_place(states)))
     assert made == csv.with_suffix(".md").read_text(), (
-        f"run `python -m ssl_dgm.table {name} --budget short --render-only`"
+        f"run `python -m ssl_dgm.table {name} --budget {budget} --render-only`"
     )
 
 
