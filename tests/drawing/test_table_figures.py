@@ -1,6 +1,7 @@
 """Figures of tables: what stands where in them, against the rows that they are drawn of."""
 
 import dataclasses
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -278,7 +279,7 @@ def test_the_command_draws_what_the_rows_say(command: Callable[..., tuple[int, s
             "'python -m ssl_dgm.table table1 --budget short' makes them\n",
         ),
         (
-            ["table=table1", f"results={ROOT / 'results'}"],
+            ["table=table1", "results=short_alone"],
             "'python -m ssl_dgm.table table1 --budget paper' makes them, and budget=short has some",
         ),
     ],
@@ -288,6 +289,8 @@ def test_what_cannot_be_drawn_is_told_in_a_sentence(
     tmp_path: Path,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "short_alone" / "short").mkdir(parents=True)
+    shutil.copy(ROOT / "results" / "short" / "table1.csv", tmp_path / "short_alone" / "short")
     code, said = command(*words)
     assert code == 2 and sentence in said
     assert not list(tmp_path.iterdir())
