@@ -291,6 +291,7 @@ def test_what_cannot_be_drawn_is_told_in_a_sentence(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "short_alone" / "short").mkdir(parents=True)
     shutil.copy(ROOT / "results" / "short" / "table1.csv", tmp_path / "short_alone" / "short")
+    before = sorted(tmp_path.rglob("*"))
     code, said = command(*words)
     assert code == 2 and sentence in said
-    assert not list(tmp_path.iterdir())
+    assert sorted(tmp_path.rglob("*")) == before
