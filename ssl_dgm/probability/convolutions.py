@@ -164,6 +164,12 @@ def _maps(rows: Tensor, image: Image) -> Tensor:
     return rows.reshape(-1, height, width, channels).permute(0, 3, 1, 2)
 
 
-def _applied(convolution: nn.Module, maps: Tensor) -> Tensor:
+def _applied(c: nn.Module, maps: Tensor) -> Tensor:
+    assert isinstance(c, nn.Conv2d | nn.ConvTranspose2d)
     # Under vmap, autocast does not see convolutions.
-    return convolution(maps.to(next(convolution.parameters()).dtype))
+    maps = maps.to(c.weight.dtype)
+    if isinstance(c, nn.Conv2d):
+        return c(maps)
+    # With the bias inside, its gradient takes a CPU longer than those of the weight and of the maps together.
+    out = F.conv_transpose2d(maps, c.weight, None, c.stride, c.padding, c.output_padding)  # type: ignore[arg-type]
+    return out if c.bias is None else out + c.bias.view(-1, 1, 1)
