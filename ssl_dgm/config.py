@@ -260,6 +260,7 @@ UNUSED_BY_BARE_M1 = (
     "m1_seed",
     "classes",
     "prediction_draws",
+    "data.labelled_in_pool",
 )
 WITHOUT_CLASSES = ("avae", "cvae")
 # Estimators by how they learn: from the labelled rows alone, or from the unlabelled pool too.

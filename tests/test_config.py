@@ -63,6 +63,10 @@ def test_the_m1_of_a_stack_has_the_key_of_the_same_m1_run_alone() -> None:
     with_classifier = schema.first_stage(compose(["model=m1", "labels=100", "budget=paper", "network.hidden=[500]"]))
     assert with_classifier is not None
     assert schema.key(with_classifier, "sha") == schema.key(alone, "sha")
+    all_rows = ["labels=all", "data.labelled_in_pool=true", "m1_seed=3", "budget=paper", "network.hidden=[500]"]
+    all_labels = schema.first_stage(compose(["model=m1", *all_rows]))
+    assert all_labels is not None
+    assert schema.key(all_labels, "sha") == schema.key(alone, "sha")
 
 
 def test_the_network_beside_a_model_is_the_one_of_the_command_line() -> None:
