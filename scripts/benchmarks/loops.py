@@ -10,7 +10,7 @@ from torch import Tensor
 from ssl_dgm.data.datamodule import Batch, SeededDataModule
 from ssl_dgm.models.base import DeepGenerativeModel
 from ssl_dgm.probability.randomness import Streams
-from ssl_dgm.training.fit import find_device, fit, keep_freed_memory
+from ssl_dgm.training.fit import find_device, fit, flush_denormals, keep_freed_memory
 from ssl_dgm.training.loggers import Log
 
 from .cases import UNLABELLED, Case, build, settings
@@ -67,6 +67,7 @@ class Bare:
 def bare(case: Case, turns: Turns) -> None:
     """`Bare`, as a racer."""
     keep_freed_memory()
+    flush_denormals()
     loop = Bare(case)
     while True:
         loop.update()

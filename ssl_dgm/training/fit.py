@@ -37,6 +37,15 @@ def keep_freed_memory() -> None:
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
+def flush_denormals() -> None:
+    """Tells the CPU to take numbers below 1.2e-38 for 0: a product of matrices that hold some was 95 times slower.
+
+    The N(0, 1) prior brings the weights of dead units there, and Adam's means of their gradients: ADGM, on colour images,
+    had epochs that became six times as long. It is for the thread that calls, and for those of torch that are not there yet.
+    """
+    torch.set_flush_denormal(True)
+
+
 def find_device(name: str) -> torch.device:
     """The device to run on; 'auto' is the first GPU, or else the CPU.
 
@@ -125,6 +134,7 @@ def fit(
         Stopped: at the deadline or after a signal, with a checkpoint.
     """
     keep_freed_memory()
+    flush_denormals()
     curves, stop, best = Curves(folder / "metrics.csv", say, log), Stop(deadline), Best()
     folder.mkdir(parents=True, exist_ok=True)
     resumed = newest_whole(folder, say)
@@ -162,6 +172,7 @@ def fit(
 def follow() -> None:
     """Trains as one of the other ranks: the same updates, and nothing written."""
     keep_freed_memory()
+    flush_denormals()
     orders = ranks.following()
     model, data = orders.assemble(orders.device)
     ranks.join(model, data, orders.rank, orders.config.trainer.devices)

@@ -18,7 +18,7 @@ from ssl_dgm.data.slots import Slots
 from ssl_dgm.data.source import Source
 from ssl_dgm.files import locked, remove_torn
 from ssl_dgm.training import checkpoints, classifiers, devices, estimates, generative, loggers
-from ssl_dgm.training.fit import check_device, deadline_of
+from ssl_dgm.training.fit import check_device, deadline_of, flush_denormals
 from ssl_dgm.training.jobs import Job, Result, Say, check, outline
 
 
@@ -36,6 +36,7 @@ def run(config: Config, say: Say, command: str = "", deadline: float | None = No
     """
     if deadline is None and config.time_limit is not None:
         deadline = deadline_of(seconds(config.time_limit))
+    flush_denormals()  # before torch has threads
     config = dataclasses.replace(config, data=sources.located(config.data))
     source = sources.load(config.data)
     drawn = _splits(config, source) if schema.needs_labels(config) else {}

@@ -1,5 +1,7 @@
 """Every model trained through Lightning, and its scores."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -264,3 +266,18 @@ def test_bfloat16_trains_as_float32_to_its_rounding(name: str, mode: str) -> Non
     torch.testing.assert_close(torch.stack(half.losses), torch.stack(full.losses), rtol=0.02, atol=0.02)
     assert not torch.equal(half.losses[-1], full.losses[-1])
     assert all(p.dtype == torch.float32 for p in model.parameters())
+
+
+DENORMALS = """
+import torch
+from ssl_dgm.training.fit import flush_denormals
+torch.set_num_threads(2)
+flush_denormals()
+tiny = torch.full((4_000_000,), 1e-40)
+print(int((tiny * 1 != 0).sum()), int((tiny[:10] * 1 != 0).sum()))
+"""
+
+
+def test_numbers_too_small_for_a_fast_product_are_zero_in_all_threads() -> None:
+    said = subprocess.run([sys.executable, "-c", DENORMALS], capture_output=True, text=True, check=True, timeout=120)
+    assert said.stdout.split() == ["0", "0"]
