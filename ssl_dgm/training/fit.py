@@ -40,8 +40,8 @@ def keep_freed_memory() -> None:
 def flush_denormals() -> None:
     """Tells the CPU to take numbers below 1.2e-38 for 0: a product of matrices that hold some was 95 times slower.
 
-    The N(0, 1) prior brings the weights of dead units there, and Adam's means of their gradients: on colour images the
-    epochs of ADGM became six times as long. For the thread that calls, and those of torch that are not there yet.
+    The N(0, 1) prior brings the weights of dead units there, and Adam's means of their gradients: the epochs of ADGM
+    on colour images became nine times as long. For the thread that calls, and those of torch that are not there yet.
     """
     torch.set_flush_denormal(True)
 
