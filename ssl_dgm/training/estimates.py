@@ -206,12 +206,12 @@ class Forecast(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.epochs += 1
-        if self.told is None or self.epochs > 2:
+        if self.epochs > 2:
             return
         now = _now(pl_module.device)
         if self.epochs == 1:
-            self.ended = now
-        elif not 1 / SURPRISE < (now - self.ended) / self.told < SURPRISE:
+            self.ended = now  # in a short first epoch, nothing was told yet
+        elif self.told is not None and not 1 / SURPRISE < (now - self.ended) / self.told < SURPRISE:
             self._tell((trainer.max_epochs or 0) - trainer.current_epoch - 1, now - self.ended, "for the other {} {}")
 
     def _tell(self, epochs: int, seconds: float, of: str) -> bool:

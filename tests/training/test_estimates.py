@@ -165,3 +165,18 @@ def test_the_second_epoch_corrects_what_the_first_updates_made_believe(
         forecast.on_train_epoch_end(trainer, module)
     assert said[0].startswith("about 1 h 45 min for 21 epochs, ready at ")
     assert len(said) == 1 + len(told) and all(map(str.startswith, said[1:], told)), said
+
+
+def test_a_forecast_that_comes_in_the_second_epoch_is_compared_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimates, "WORTH_TELLING", 0.0)
+    monkeypatch.setattr(estimates, "_now", lambda _, clock=iter(range(100)): float(next(clock)))
+    said: list[str] = []
+    forecast = estimates.Forecast(said.append)
+    trainer = SimpleNamespace(num_training_batches=estimates.SKIPPED + 1, max_epochs=9, current_epoch=0)
+    module = SimpleNamespace(device=torch.device("cpu"))
+    for epoch in range(2):
+        trainer.current_epoch = epoch
+        for _ in range(estimates.SKIPPED + estimates.TIMED // 2 + 1):
+            forecast.on_train_batch_end(trainer, module, None, None, 0)  # type: ignore[arg-type]
+        forecast.on_train_epoch_end(trainer, module)  # type: ignore[arg-type]
+    assert len(said) >= 1
