@@ -169,7 +169,8 @@ def test_the_second_epoch_corrects_what_the_first_updates_made_believe(
 
 def test_a_forecast_that_comes_in_the_second_epoch_is_compared_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimates, "WORTH_TELLING", 0.0)
-    monkeypatch.setattr(estimates, "_now", lambda _, clock=iter(range(100)): float(next(clock)))
+    clock = iter(range(100))
+    monkeypatch.setattr(estimates, "_now", lambda _: float(next(clock)))
     said: list[str] = []
     forecast = estimates.Forecast(said.append)
     trainer = SimpleNamespace(num_training_batches=estimates.SKIPPED + 1, max_epochs=9, current_epoch=0)
