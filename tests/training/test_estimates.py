@@ -142,25 +142,27 @@ def test_a_long_training_says_when_it_will_be_ready(command: Command) -> None:
 
 
 @pytest.mark.parametrize(
-    ("second", "told"),
+    ("epochs", "told"),
     [
-        (300.0, []),
-        (75.0, ["about 24 min for the other 19 epochs, ready at "]),
-        (900.0, ["about 4 h 45 min for the other"]),
+        ([300.0] * 5, []),
+        ([300.0, 75.0, 75.0, 75.0, 75.0], ["about 24 min for the other 19 epochs, ready at "]),
+        ([300.0, 900.0, 900.0], ["about 4 h 45 min for the other 19"]),
+        ([300.0, 300.0, 200.0, 100.0, 100.0], ["about 42 min for the other 17 epochs, ready at "]),
+        ([300.0, 150.0, 60.0, 60.0, 60.0], ["about 48 min for the other 19", "about 17 min for the other 17 epochs"]),
     ],
 )
-def test_the_second_epoch_corrects_what_the_first_updates_made_believe(
-    second: float, told: list[str], monkeypatch: pytest.MonkeyPatch
+def test_later_epochs_correct_what_the_first_updates_made_believe(
+    epochs: list[float], told: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock, said = [0.0], []
     monkeypatch.setattr(estimates.time, "monotonic", lambda: clock[0])
     forecast = estimates.Forecast(said.append)
     trainer: Any = SimpleNamespace(max_epochs=21, current_epoch=0, num_training_batches=300)
     module: Any = SimpleNamespace(device=torch.device("cpu"))
-    for epoch, update in enumerate([1.0, second / 300, 1.0]):
+    for epoch, seconds in enumerate(epochs):
         trainer.current_epoch = epoch
         for batch in range(300):
-            clock[0] += update
+            clock[0] += seconds / 300
             forecast.on_train_batch_end(trainer, module, None, None, batch)
         forecast.on_train_epoch_end(trainer, module)
     assert said[0].startswith("about 1 h 45 min for 21 epochs, ready at ")
