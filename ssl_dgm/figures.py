@@ -27,7 +27,8 @@ minutes.
 
 {kinds}
 
-Several runs share a figure, their learning curves over each other: only=curves, and out=figures unless told otherwise.
+Several runs share a figure, their learning curves over each other, with what is drawn in <name>.csv: only=curves, and
+out=figures unless told otherwise.
 
 figure=<name> is a figure that results/ shows, of conf/figure/, a YAML file like those, or all: what its runs lack is
 trained first.

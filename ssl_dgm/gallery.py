@@ -248,5 +248,6 @@ def page(out: Path, every: Sequence[Figure]) -> None:
         file = next((f"{name}{end}" for end in (".gif", ".png") if (out / f"{name}{end}").exists()), None)
         if file is not None:
             caption = " ".join(pictures[name].read_text().split())
-            parts.append(f"## {name}\n\n![{name}]({file})\n\n{caption}\n")
+            numbers = f" [Its numbers]({name}.csv)." if (out / f"{name}.csv").exists() else ""
+            parts.append(f"## {name}\n\n![{name}]({file})\n\n{caption}{numbers}\n")
     write_atomic(out / "README.md", "\n".join(parts))

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -80,7 +82,19 @@ def compared(runs: Sequence[tuple[str, Path]]) -> Drawn:
     every = "; ".join(f"{folder.name} ({label}), n = {_seeds(curves)}" for (label, folder), curves in zip(runs, found))
     apart = "" if alike else "Their bounds are of different rows, and are left out."
     said = [f"Learning curves of {len(runs)} runs.", drawn.caption, apart, f"Runs and seeds: {every}."]
-    return Drawn(drawn.figure, " ".join(filter(None, said)))
+    return Drawn(drawn.figure, " ".join(filter(None, said)), _numbers([label for label, _ in runs], found))
+
+
+def _numbers(labels: Sequence[str], runs: Sequence[Mapping[str, Curve]]) -> str:
+    """What panels show of several runs, as CSV: a line for every run, seed and epoch, to six digits."""
+    tables = []
+    for label, found in zip(labels, runs):
+        curves = {name: found[name] for name in _columns(found)}
+        first = next(iter(curves.values()))
+        seeds, at = (of.ravel() for of in np.meshgrid(first.seeds, first.epochs, indexing="ij"))
+        values = {name: curve.values.T.ravel() for name, curve in curves.items()}
+        tables.append(pd.DataFrame({"run": label, "seed": seeds, "epoch": at} | values).dropna(thresh=4))
+    return pd.concat(tables).to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
 
 def _rows(folder: Path) -> str:

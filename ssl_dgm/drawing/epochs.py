@@ -27,11 +27,13 @@ class Curve:
 
     Attributes:
         epochs: [E], ascending.
+        seeds: [S], ascending.
         values: [E, S]; nan where a seed has none: without validation, not there yet, or lost.
         lost: whether a seed has become non-finite, [S].
     """
 
     epochs: np.ndarray
+    seeds: np.ndarray
     values: np.ndarray
     lost: np.ndarray
 
@@ -73,8 +75,8 @@ def read(folder: Path) -> dict[str, Curve]:
             lost[s] |= not all(map(math.isfinite, row.values()))
             for name, value in () if lost[s] else row.items():
                 columns[name][e, s] = value
-    at = np.array(epochs)
-    return {name: Curve(at, values, lost) for name, values in columns.items() if np.isfinite(values).any()}
+    at, of = np.array(epochs), np.array(seeds)
+    return {name: Curve(at, of, values, lost) for name, values in columns.items() if np.isfinite(values).any()}
 
 
 def show(panel: Any, curve: Curve, color: str, scale: float = 1, every: bool = False) -> None:

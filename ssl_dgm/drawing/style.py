@@ -27,10 +27,11 @@ NO_DATES: dict[str, dict[str, Any]] = {"png": {"Software": None}, "pdf": {"Creat
 
 @dataclass
 class Drawn:
-    """A figure and what one has to know to read it."""
+    """A figure, what one has to know to read it, and, where that is worth having, what is drawn as CSV."""
 
     figure: Figure
     caption: str
+    numbers: str = ""
 
 
 @dataclass
@@ -71,8 +72,12 @@ def plain(text: str) -> str:
 
 
 def save(drawn: Drawn | Film, folder: Path, name: str) -> Path:
-    """Writes <name>.png and <name>.pdf, or <name>.gif, and <name>.txt, the same bytes for the same figure; returns the
-    first.
+    """Writes <name>.png and <name>.pdf, or <name>.gif, <name>.txt and, of a figure with numbers, <name>.csv.
+
+    The same bytes for the same figure.
+
+    Returns:
+        the path of the first.
 
     Raises:
         UserError: when the folder cannot be written to.
@@ -81,6 +86,7 @@ def save(drawn: Drawn | Film, folder: Path, name: str) -> Path:
         contents = {"gif": _gif(drawn)}
     else:
         contents = {suffix: _printed(drawn.figure, suffix) for suffix in NO_DATES}
+        contents |= {"csv": drawn.numbers.encode()} if drawn.numbers else {}
     for suffix, content in contents.items():
         write_atomic(folder / f"{name}.{suffix}", content)
     paragraphs = (textwrap.fill(part, 100, break_on_hyphens=False) for part in drawn.caption.strip().split("\n"))

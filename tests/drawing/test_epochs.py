@@ -226,6 +226,28 @@ def test_several_runs_have_a_colour_each_and_every_panel_that_one_of_them_has(tm
     assert "a (labels=100), n = 1" in made.caption
 
 
+def test_what_is_drawn_of_several_runs_is_written_beside_it(tmp_path: Path) -> None:
+    rows = [
+        {"epoch": e, "seed": s, ERROR: 0.1 * s + 0.01 / e if e > 1 else "", "z": 1} for e in (1, 2, 3) for s in (4, 2)
+    ]
+    runs = [(name, written(tmp_path / name, rows)) for name in ("a", "b, c")]
+    with style.sheet():
+        style.save(curves.compared(runs), tmp_path, "both")
+    assert (
+        (tmp_path / "both.csv").read_text()
+        == f"""run,seed,epoch,{ERROR}
+a,2,2,0.205
+a,2,3,0.203333
+a,4,2,0.405
+a,4,3,0.403333
+"b, c",2,2,0.205
+"b, c",2,3,0.203333
+"b, c",4,2,0.405
+"b, c",4,3,0.403333
+"""
+    )
+
+
 @pytest.mark.parametrize(("model", "panels"), [("sdgm", 1), ("m1m2", 1), ("avae", 2)])
 def test_bounds_of_different_rows_are_not_compared(model: str, panels: int, tmp_path: Path) -> None:
     folders = []
