@@ -159,7 +159,9 @@ class EstimatorConfig:
     neighbours: int | None = None  # knn: null is 1; label_spreading: null is 7
     kernel: str = "rbf"  # svm, tsvm: or linear
     restarts: int = 1  # tsvm: starts, of which the one with the smallest objective is kept
-    # Of the labelled rows: cnn, cae, mtc. Null here and below: the estimator's own number.
+    # Null here and below: the estimator's own number.
+    components: int | None = None  # tsvm: Nyström features of its kernel; as many as labelled rows where those are many
+    # Of the labelled rows: cnn, cae, mtc.
     updates: int | None = None
     epochs: int | None = None  # cae, mtc: of every layer's pre-training; inception: at most
     weights: str = "imagenet"  # inception: or random, or the file of a state_dict

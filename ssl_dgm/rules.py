@@ -55,9 +55,9 @@ POSITIVE = (
     "budget.updates_per_epoch", "budget.unlabelled_per_step", "trainer.validate_every", "trainer.checkpoint_every",
     "trainer.devices", "objective.weight_prior_sd", "objective.neighbours", "objective.temperature",
     "objective.final_temperature", "optimizer.clip_norm", "optimizer.clip_value", "optimizer.step_epochs",
-    "optimizer.step_factor", "estimator.neighbours", "estimator.restarts", "estimator.updates", "estimator.epochs",
-    "data.pca", "data.side", "data.validation", "budget.passes", "data.train_rows", "objective.leapfrogs",
-    "objective.updates_per_draw", "likelihood_rows",
+    "optimizer.step_factor", "estimator.neighbours", "estimator.restarts", "estimator.components", "estimator.updates",
+    "estimator.epochs", "data.pca", "data.side", "data.validation", "budget.passes", "data.train_rows",
+    "objective.leapfrogs", "objective.updates_per_draw", "likelihood_rows",
 )  # fmt: skip
 
 NOT_NEGATIVE = (

@@ -44,7 +44,7 @@ def create(name: str, seed: int, config: Config, image: Image | None, device: st
         case "tsvm":
             return TSVM(
                 kernel=e.kernel, restarts=e.restarts, standardise=not on_pixels, random_state=seed,
-                verbose=config.trainer.progress,
+                verbose=config.trainer.progress, **_told(components=e.components),
             )  # fmt: skip
         case "cnn":
             return ConvolutionalNetwork(image=image, **_told(updates=e.updates), **torch_network)

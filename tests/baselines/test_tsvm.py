@@ -11,7 +11,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from ssl_dgm.baselines.estimators import create
 from ssl_dgm.baselines.tsvm import TSVM, _Assignment, _Problem
+from ssl_dgm.compose import compose
 
 UNLIKE_OTHERS = {"check_classifiers_classes": "has a class -1, which is the mark of a row without a label"}
 
@@ -156,3 +158,11 @@ def test_what_cannot_be_is_refused_in_a_sentence(settings: dict[str, Any], y: An
 def test_rows_that_are_no_numbers_are_refused() -> None:
     with pytest.raises(ValueError, match="contains NaN"):
         TSVM().fit(np.where(X == 3, np.nan, X), Y)
+
+
+def test_its_settings_are_those_of_the_configuration() -> None:
+    given = ["data=digits", "model=tsvm", "estimator.kernel=linear", "estimator.restarts=2", "estimator.components=7"]
+    made = create("tsvm", 5, compose(given), None)
+    own = {"kernel": "linear", "restarts": 2, "components": 7, "standardise": False, "random_state": 5, "verbose": True}
+    assert made.get_params() == TSVM(**own).get_params()
+    assert create("tsvm", 0, compose(given[:2]), None).components == TSVM().components
