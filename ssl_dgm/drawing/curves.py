@@ -81,7 +81,8 @@ def compared(runs: Sequence[tuple[str, Path]]) -> Drawn:
     drawn = _over_each_other(found, legend, columns=1)
     every = "; ".join(f"{folder.name} ({label}), n = {_seeds(curves)}" for (label, folder), curves in zip(runs, found))
     apart = "" if alike else "Their bounds are of different rows, and are left out."
-    said = [f"Learning curves of {len(runs)} runs.", drawn.caption, apart, f"Runs and seeds: {every}."]
+    many = f" of {len(runs)} runs" if len(runs) > 1 else ""
+    said = [f"Learning curves{many}.", drawn.caption, apart, f"{'Runs' if many else 'Run'} and seeds: {every}."]
     return Drawn(drawn.figure, " ".join(filter(None, said)), _numbers([label for label, _ in runs], found))
 
 
