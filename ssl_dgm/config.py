@@ -160,7 +160,7 @@ class EstimatorConfig:
     kernel: str = "rbf"  # svm, tsvm: or linear
     restarts: int = 1  # tsvm: starts, of which the one with the smallest objective is kept
     # Null here and below: the estimator's own number.
-    components: int | None = None  # tsvm: Nyström features of its kernel; as many as labelled rows where those are many
+    components: int | None = None  # tsvm: Nyström features of kernel=rbf; null is 1000
     # Of the labelled rows: cnn, cae, mtc.
     updates: int | None = None
     epochs: int | None = None  # cae, mtc: of every layer's pre-training; inception: at most

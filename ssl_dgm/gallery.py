@@ -29,7 +29,8 @@ Every figure is drawn from the checkpoints of runs that `conf/figure/<name>.yaml
 
     make figures
 
-which first trains the runs that are not there. Beside each picture are a PDF and the caption as text.
+which first trains the runs that are not there. Beside each picture are a PDF and the caption as text, and
+beside learning curves their numbers as CSV.
 """
 
 
@@ -236,7 +237,7 @@ def _save(figure: Figure, drawn: Drawn | Film, out: Path, name: str) -> Path:
 
 
 def page(out: Path, every: Sequence[Figure]) -> None:
-    """README.md of the pictures in a folder: each with its caption, in the figures' order."""
+    """README.md of the pictures in a folder: each with its caption and its numbers, in the figures' order."""
     parts = [PAGE]
     pictures = {path.stem: path for path in out.glob("*.txt")}
     longest_first = sorted(every, key=lambda figure: len(figure.name), reverse=True)

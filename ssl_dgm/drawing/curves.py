@@ -81,8 +81,13 @@ def compared(runs: Sequence[tuple[str, Path]]) -> Drawn:
     drawn = _over_each_other(found, legend, columns=1)
     every = "; ".join(f"{folder.name} ({label}), n = {_seeds(curves)}" for (label, folder), curves in zip(runs, found))
     apart = "" if alike else "Their bounds are of different rows, and are left out."
-    many = f" of {len(runs)} runs" if len(runs) > 1 else ""
-    said = [f"Learning curves{many}.", drawn.caption, apart, f"{'Runs' if many else 'Run'} and seeds: {every}."]
+    many = len(runs) > 1
+    said = [
+        f"Learning curves of {len(runs)} runs." if many else "",
+        drawn.caption,
+        apart,
+        f"{'Runs' if many else 'Run'} and seeds: {every}.",
+    ]
     return Drawn(drawn.figure, " ".join(filter(None, said)), _numbers([label for label, _ in runs], found))
 
 
@@ -94,7 +99,8 @@ def _numbers(labels: Sequence[str], runs: Sequence[Mapping[str, Curve]]) -> str:
         first = next(iter(curves.values()))
         seeds, at = (of.ravel() for of in np.meshgrid(first.seeds, first.epochs, indexing="ij"))
         values = {name: curve.values.T.ravel() for name, curve in curves.items()}
-        tables.append(pd.DataFrame({"run": label, "seed": seeds, "epoch": at} | values).dropna(thresh=4))
+        table = pd.DataFrame({"run": label, "seed": seeds, "epoch": at} | values)
+        tables.append(table.dropna(subset=list(values), how="all"))
     return pd.concat(tables).to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
 
