@@ -40,7 +40,7 @@ class Run:
 
     overrides: list[str] = field(default_factory=list)
     at: dict[str, list[str]] = field(default_factory=dict)  # what it adds at a budget
-    cell: str = ""  # of a table, whose run it is: table1/m1m2@100
+    cell: str = ""  # of a table or sweep, whose run it is: table1/m1m2@100, sweep/ojha/adgm_weight@adgm
     label: str = ""
 
     def as_row(self) -> Measured:
@@ -51,7 +51,7 @@ class Run:
         """
         if not self.cell:
             return Measured(overrides=self.overrides, at=self.at, label=self.label)
-        name, _, place = self.cell.partition("/")
+        name, _, place = self.cell.rpartition("/")
         table, (row, _, column) = spec.read(spec.find(name)), place.rpartition("@")
         if row not in table.rows or column not in table.columns_of(row):
             raise UserError(f"{place} is no cell of {name}; write for example table1/m1m2@100")
