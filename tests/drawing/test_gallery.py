@@ -109,6 +109,7 @@ def test_a_figure_of_one_kind_and_several_runs_is_several_files() -> None:
         (SMALL.format(draw="units").replace("model=m2,", "'seeds=[3]',"), "is set by the command"),
         (SMALL.format(draw="units") + "at: {long: []}\n", "budget long"),
         (SMALL.format(draw="units").replace("{label: M2,", "{cell: table1/m3@100,"), "m3@100 is no cell of table1"),
+        (SMALL.format(draw="units").replace("{label: M2,", "{cell: sweep/m2/m3@20,"), "m3@20 is no cell of sweep/m2"),
     ],
 )
 def test_what_is_no_figure_is_refused_in_one_sentence(tmp_path: Path, text: str, says: str) -> None:
