@@ -34,6 +34,7 @@ class Column:
     """A column: what it adds to every row's settings, and what it shows of the run."""
 
     overrides: list[str] = field(default_factory=list)
+    at: dict[str, list[str]] = field(default_factory=dict)  # what it adds at a budget
     label: str = ""
     metric: str = ""  # the table's where it names none
 
@@ -112,9 +113,9 @@ class Table:
     def words(self, row: str, column: str, budget: str) -> tuple[str, ...]:
         """The overrides of a cell."""
         r = self.rows[row]
-        own, here = (r.columns or {}).get(column, []), r.at.get(budget, [])
-        all_here = self.at.get(budget, [])
-        return (*self.base, *all_here, *r.overrides, *self.columns[column].overrides, *own, *here, f"budget={budget}")
+        c, own = self.columns[column], (r.columns or {}).get(column, [])
+        all_here, column_here, here = (part.at.get(budget, []) for part in (self, c, r))
+        return (*self.base, *all_here, *r.overrides, *c.overrides, *own, *column_here, *here, f"budget={budget}")
 
 
 def scale(metric: str) -> float:
@@ -216,7 +217,9 @@ def check(path: Path, table: Table) -> None:
         raise UserError(f"{path}: best_by={table.best_by} would choose on the test rows; use validation/error")
     if both := set(table.rows) & set(table.quoted):
         raise UserError(f"{path}: '{both.pop()}' is both a row and a quoted one; rename one")
-    budgets = {"reading": table.reading, "at": table.at, **{f"row {name}": row.at for name, row in table.rows.items()}}
+    budgets = {"reading": table.reading, "at": table.at}
+    for kind, parts in (("row", table.rows), ("column", table.columns)):
+        budgets |= {f"{kind} {name}": part.at for name, part in parts.items()}
     for where, of in budgets.items():
         if unknown := [budget for budget in of if budget not in BUDGETS]:
             raise UserError(f"{path}: {where} names budget {unknown[0]}; there are {', '.join(BUDGETS)}")
@@ -255,9 +258,9 @@ def _check_numbers(path: Path, table: Table) -> None:
 
 
 def _check_words(path: Path, table: Table) -> None:
-    parts = [part.overrides for part in (*table.rows.values(), *table.columns.values())]
-    parts += [words for row in table.rows.values() for words in (*(row.columns or {}).values(), *row.at.values())]
-    parts += list(table.at.values())
+    own = (*table.rows.values(), *table.columns.values())
+    parts = [part.overrides for part in own] + [words for part in (table, *own) for words in part.at.values()]
+    parts += [words for row in table.rows.values() for words in (row.columns or {}).values()]
     for word in (*table.base, *(word for part in parts for word in part)):
         if not isinstance(word, str):
             raise UserError(f"{path}: {word} is no override; write for example labels=100")

@@ -97,6 +97,16 @@ def test_a_row_may_lack_columns_and_adds_settings_to_a_column_and_at_a_budget(tm
     assert made["m2@20"].config.split_seed is None
 
 
+def test_a_column_adds_settings_at_a_budget_which_a_row_s_may_replace(tmp_path: Path) -> None:
+    at = "{smoke: [split_seed=4, optimizer.lr=1e-2], short: [split_seed=5]}"
+    text = SMALL.replace("  b: {", f"  b: {{at: {at}, ").replace("nn: {", "nn: {at: {smoke: [split_seed=3]}, ")
+    made = {cell.name: cell.config for cell in cells(spec.read(written(tmp_path, text)), "smoke", "runs")}
+    assert {name: config.split_seed for name, config in made.items()} == {
+        "m2@20": None, "m2@b": 4, "nn@20": 3, "nn@b": 3,
+    }  # fmt: skip
+    assert (made["m2@b"].optimizer.lr, made["m2@20"].optimizer.lr == 1e-2) == (1e-2, False)
+
+
 def test_columns_of_other_metrics_of_a_run_are_one_cell(tmp_path: Path) -> None:
     text = SMALL.replace("  b:", "  bound: {overrides: [labels=20], metric: test/bound}\n  b:")
     table = spec.read(written(tmp_path, text))
@@ -180,6 +190,8 @@ REFUSED: list[tuple[str, str, str]] = [
     ("nn: {", "nn: {confusion: {printed: {0: [1.5]}}, ", "confusion of class 0: write a share in [0, 1] per class"),
     ("nn: {", "nn: {at: {smoke: [seeds=3]}, ", "'seeds=3' is set by the command; leave it out of the table"),
     ("base:", "headline: [nn@c]\nbase:", "headline nn@c is no cell; write row@column"),
+    ("  b: {", "  b: {at: {long: []}, ", "column b names budget long; there are paper, short, smoke"),
+    ("  b: {", "  b: {at: {short: [seeds=3]}, ", "'seeds=3' is set by the command; leave it out of the table"),
     ("base:", "reading: {long: Well}\nbase:", "reading names budget long; there are paper, short, smoke"),
     ("data=digits", "data: digits", "{'data': 'digits'} is no override; write for example labels=100"),
     ("data=digits", "seeds=3", "'seeds=3' is set by the command; leave it out of the table"),
