@@ -4,12 +4,14 @@ Shape legend: S seeds, M importance samples, K classes, B rows of a block, N row
 """
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from ssl_dgm.data.inputs import Inputs
 from ssl_dgm.evaluation.scores import ELEMENTS_PER_BLOCK, blocks
@@ -28,8 +30,8 @@ LEAST_VARIANCE = 1e-6  # of a chain that never moved
 
 
 @torch.no_grad()
-def by_q(model: DeepGenerativeModel, inputs: Inputs, num_rows: int, samples: int) -> Tensor:
-    """log p(x) with the model's own q for a proposal and y summed out, [S, N]."""
+def by_q(model: DeepGenerativeModel, inputs: Inputs, num_rows: int, samples: int, verbose: bool = False) -> Tensor:
+    """log p(x) with the model's own q for a proposal and y summed out, [S, N]; `verbose` shows the time left."""
     f, width = model.factorisation, model.factorisation.num_classes * model.widest
     streams = Streams(model.seeds, "evaluation noise", model.device)
 
@@ -37,11 +39,11 @@ def by_q(model: DeepGenerativeModel, inputs: Inputs, num_rows: int, samples: int
         noise = model.noise(streams, x=f.noise_shapes(x.shape[1], draws, enumerate_y=True))["x"]
         return model.per_seed(model.importance_weighted, x, noise)
 
-    return _by_block(model, inputs, num_rows, samples, width, lambda x: partial(of_block, x))
+    return _by_block(model, inputs, num_rows, samples, width, lambda x: partial(of_block, x), verbose=verbose)
 
 
 @torch.no_grad()
-def by_chains(model: DeepGenerativeModel, inputs: Inputs, num_rows: int, samples: int) -> Tensor:
+def by_chains(model: DeepGenerativeModel, inputs: Inputs, num_rows: int, samples: int, verbose: bool = False) -> Tensor:
     """log p(x) with a Gaussian for every row that was fitted to a chain on p(z | x), [S, N]; q has no part in it.
 
     After AEVB, appendix D, which puts the inverse of a mean over further states of the chain in the place of
@@ -62,7 +64,7 @@ def by_chains(model: DeepGenerativeModel, inputs: Inputs, num_rows: int, samples
 
         return of_block
 
-    return _by_block(model, inputs, num_rows, STARTS, model.widest, prepared, samples)
+    return _by_block(model, inputs, num_rows, STARTS, model.widest, prepared, samples, verbose)
 
 
 @torch.no_grad()
@@ -73,6 +75,7 @@ def of_stack(
     num_rows: int,
     samples: int,
     score: Callable[[Tensor, dict[str, Tensor]], Tensor],
+    verbose: bool = False,
 ) -> Tensor:
     """log p(x) = log of int p(x | z1) p(z1) dz1, p(z1) being what the second stage has learned, [S, N].
 
@@ -105,7 +108,7 @@ def of_stack(
         return (log_weight.transpose(0, 1) + log_p).logsumexp(1) - math.log(draws)
 
     width = max(m1.widest, f.num_classes * model.widest)
-    return _by_block(model, pixels, num_rows, samples, width, lambda x: partial(of_block, x))
+    return _by_block(model, pixels, num_rows, samples, width, lambda x: partial(of_block, x), verbose=verbose)
 
 
 def _by_block(
@@ -116,6 +119,7 @@ def _by_block(
     width: int,
     prepared: Callable[[Tensor], Callable[[int], Tensor]],
     total: int | None = None,
+    verbose: bool = False,
 ) -> Tensor:
     """The log of the mean of `total` weights of every row, [S, N], in blocks of rows and draws that fit in memory.
 
@@ -124,15 +128,24 @@ def _by_block(
         width: numbers per row and sample of the widest tensor.
         prepared: makes of a block's x [S, B, D] a function that gives the log of the mean of so many fresh weights.
         total: None: `samples`.
+        verbose: show a bar over all weights.
     """
     inputs_streams, parts = Streams(model.seeds, "evaluation inputs", model.device), []
     total = samples if total is None else total
+    every = 0.2 if sys.stderr.isatty() else 20
+    bar = tqdm(
+        total=num_rows * total, desc="log p(x)", unit="draw", unit_scale=True, mininterval=every, disable=not verbose
+    )
     for rows in blocks(num_rows, samples * width, model.device):
         log_mean = prepared(inputs.draw(rows.expand(len(model.seeds), -1), inputs_streams))
         at_once = max(1, ELEMENTS_PER_BLOCK // (len(rows) * width))
         sizes = [min(at_once, total - done) for done in range(0, total, at_once)]
-        sums = torch.stack([log_mean(size) + math.log(size) for size in sizes])
-        parts.append(sums.logsumexp(0) - math.log(total))
+        sums = []
+        for size in sizes:
+            sums.append(log_mean(size) + math.log(size))
+            bar.update(len(rows) * size)
+        parts.append(torch.stack(sums).logsumexp(0) - math.log(total))
+    bar.close()
     return torch.cat(parts, 1)
 
 

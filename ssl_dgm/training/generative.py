@@ -143,8 +143,9 @@ def _densities(job: Job, model: DeepGenerativeModel, test: Inputs) -> dict[str, 
     found = {"test/bound": bound.mean(1)}
     if job.source.whitening is not None:
         found["test/bound_pixels"] = found["test/bound"] + job.source.whitening.log_jacobian
-    if config.likelihood_samples:
-        found["test/log_likelihood"] = estimate(some, config.likelihood_samples).mean(1)
+    if samples := config.likelihood_samples:
+        job.say(f"log p(x) of {some:,} test rows, {samples:,} importance samples each")
+        found["test/log_likelihood"] = estimate(some, samples, verbose=config.trainer.progress).mean(1)
     return found
 
 
