@@ -79,6 +79,17 @@ def test_blocks_of_rows_and_of_samples_change_nothing_but_the_noise(monkeypatch:
     torch.testing.assert_close(parts, whole, atol=0.12, rtol=0)
 
 
+def test_a_bar_counts_every_draw_of_every_row_where_it_is_wished(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, x = make("m2", z_dim=1), rows(7)
+    monkeypatch.setattr("ssl_dgm.evaluation.scores.ELEMENTS_PER_BLOCK", 3 * 40 * K * D)
+    likelihood.by_q(model, x, 7, 40)
+    assert capsys.readouterr().err == ""
+    likelihood.by_q(model, x, 7, 40, verbose=True)
+    assert "280/280" in capsys.readouterr().err
+
+
 # --- Proposals fitted to chains
 
 
