@@ -164,6 +164,7 @@ class EstimatorConfig:
     # Of the labelled rows: cnn, cae, mtc.
     updates: int | None = None
     epochs: int | None = None  # cae, mtc: of every layer's pre-training; inception: at most
+    contraction: float | None = None  # cae, mtc: lambda, of the Jacobian's squared norm
     weights: str = "imagenet"  # inception: or random, or the file of a state_dict
     scaling: str = "imagenet"  # inception: of its inputs; or paper
 

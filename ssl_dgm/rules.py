@@ -64,6 +64,7 @@ NOT_NEGATIVE = (
     "objective.classification", "objective.labelled", "objective.warm_up_epochs", "objective.free_bits",
     "objective.latents_weight", "objective.classes_weight", "objective.assignment", "objective.metric",
     "objective.temperature_epochs", "optimizer.final_lr", "data.min_pixel_sd", "objective.class_terms",
+    "estimator.contraction",
 )  # fmt: skip
 
 

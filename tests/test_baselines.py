@@ -8,6 +8,7 @@ import pytest
 import ssl_dgm
 from ssl_dgm import config as schema
 from ssl_dgm import records
+from ssl_dgm.baselines import estimators
 from ssl_dgm.compose import choices, compose
 from ssl_dgm.config import UserError
 from ssl_dgm.data import sources
@@ -45,12 +46,22 @@ def test_every_estimator_is_a_model_of_the_command_line() -> None:
         assert schema.is_estimator(compose([f"model={name}"]))
 
 
+@pytest.mark.parametrize("name", ["cae", "mtc"])
+def test_lambda_is_the_estimator_s_own_number_or_the_one_told(name: str) -> None:
+    default, told = (
+        estimators.create(name, 0, compose([f"model={name}", *words]), None).get_params()["contraction"]
+        for words in ([], ["estimator.contraction=0.3"])
+    )
+    assert (default, told) == (1.0, 0.3)
+
+
 def test_settings_of_estimators_name_only_their_own_runs() -> None:
     def key(*words: str) -> str:
         return schema.key(compose(["data=digits", *words]), "x")
 
     assert key("model=m2") == key("model=m2", "estimator.kernel=linear")
     assert key("model=svm") != key("model=svm", "estimator.kernel=linear")
+    assert key("model=cae") != key("model=cae", "estimator.contraction=3")
     assert key("model=m1", "classifier=svm") != key("model=m1", "classifier=svm", "estimator.kernel=linear")
     assert key("model=svm", "budget=paper") == key("model=svm", "budget=short", "optimizer.lr=1")
 

@@ -49,9 +49,10 @@ def create(name: str, seed: int, config: Config, image: Image | None, device: st
         case "cnn":
             return ConvolutionalNetwork(image=image, **_told(updates=e.updates), **torch_network)
         case "cae":
-            return ContractiveAutoEncoder(hidden, **_told(updates=e.updates, epochs=e.epochs), **torch_network)
+            told = _told(updates=e.updates, epochs=e.epochs, contraction=e.contraction)
+            return ContractiveAutoEncoder(hidden, **told, **torch_network)
         case "mtc":
-            told = _told(updates=e.updates, epochs=e.epochs)
+            told = _told(updates=e.updates, epochs=e.epochs, contraction=e.contraction)
             return ManifoldTangentClassifier(hidden=hidden, **told, **torch_network)
         case "inception":
             told = _told(epochs=e.epochs)
