@@ -9,6 +9,7 @@ from pathlib import Path
 from ssl_dgm import records
 from ssl_dgm.checks import nearest
 from ssl_dgm.config import UserError
+from ssl_dgm.files import forget_stdout
 
 HELP = """\
 python -m ssl_dgm.figures run=<folder> [run=<folder> ...] [name=value ...]
@@ -72,6 +73,9 @@ def main() -> None:
     except UserError as error:
         print(f"ssl_dgm: {error}", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:
+        forget_stdout()
+        sys.exit(1)
     except KeyboardInterrupt:
         print("ssl_dgm: interrupted; the same command continues", file=sys.stderr)
         sys.exit(130)
@@ -94,7 +98,7 @@ def _help() -> None:
 
     of_runs = (f"  {name:<16}{_first_sentence(kind.__doc__)}" for name, kind in kinds.KINDS.items())
     shown = (f"  {name:<24}{gallery.read(gallery.find(name)).title}" for name in gallery.names())
-    print(HELP.format(kinds="\n".join(of_runs), figures="\n".join(shown)))
+    print(HELP.format(kinds="\n".join(of_runs), figures="\n".join(shown)), flush=True)
 
 
 def _of_run(folder: Path, given: Mapping[str, str]) -> int:

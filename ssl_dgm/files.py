@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,11 @@ from ssl_dgm.config import UserError
 
 class DamagedFile(Exception):
     """A file whose content is not what was written."""
+
+
+def forget_stdout() -> None:
+    """For a standard output that nobody reads any more, as by `| head`: what is still to be written goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def write_atomic(path: Path, content: bytes | str | Callable[[Path], None]) -> None:

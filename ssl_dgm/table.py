@@ -2,7 +2,6 @@
 
 import argparse
 import math
-import os
 import shlex
 import sys
 import time
@@ -11,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ssl_dgm.config import UserError
+from ssl_dgm.files import forget_stdout
 from ssl_dgm.tables import cells as cells_of
 from ssl_dgm.tables import collect, output, report, schedule, spec
 from ssl_dgm.tables.cells import DONE_HERE, STATES, Cell, State
@@ -45,8 +45,8 @@ def main() -> None:
     except UserError as error:
         print(f"ssl_dgm: {error}", file=sys.stderr)
         sys.exit(2)
-    except BrokenPipeError:  # as by `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        forget_stdout()
         sys.exit(1)
     except KeyboardInterrupt:
         print("ssl_dgm: interrupted; the same command continues", file=sys.stderr)

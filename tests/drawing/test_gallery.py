@@ -145,6 +145,17 @@ def test_help_names_every_figure(tmp_path: Path) -> None:
         assert name in done.stdout
 
 
+def test_help_that_nobody_reads_to_its_end_is_no_traceback(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer) as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", "ssl_dgm.figures", "--help"], cwd=tmp_path, stdout=closed, stderr=subprocess.PIPE,
+            text=True,
+        )  # fmt: skip
+    assert done.returncode == 1 and done.stderr == ""
+
+
 def test_ctrl_c_ends_the_training_of_all_figures(tmp_path: Path) -> None:
     path = written(tmp_path, "units")
     path.write_text(path.read_text().replace("trainer.figures=none", "trainer.figures=none, budget.epochs=100000"))
