@@ -83,10 +83,10 @@ class State:
 
     @cached_property
     def seconds(self) -> float:
-        """What its finished seeds took: a group of seeds is trained together, estimators one after the other."""
+        """What its finished seeds took: those of a group, trained together, tell the same; estimators their own."""
         spent = {row["seed"]: (float(row["train_seconds"] or 0), row["updates"]) for row in self.rows}
-        together = [seconds for seconds, updates in spent.values() if updates not in ("", "0")]
-        return max(together, default=0.0) + sum(s for s, updates in spent.values() if updates in ("", "0"))
+        groups = {seconds for seconds, updates in spent.values() if updates not in ("", "0")}
+        return sum(groups) + sum(s for s, updates in spent.values() if updates in ("", "0"))
 
 
 def cells(table: Table, budget: str, runs: str, known: Sequence[Row] = (), only_known: bool = False) -> list[Cell]:

@@ -58,6 +58,16 @@ def test_missing_partial_done(table: spec.Table, made: dict[str, Cell]) -> None:
     assert (state.name, values(state), state.seconds) == ("done", ["0.25", "0.5"], 6.0)
 
 
+def test_a_group_s_seconds_count_once_and_groups_add_up() -> None:
+    def row(seed: int, seconds: float, updates: int) -> dict[str, str]:
+        return {"seed": str(seed), "train_seconds": str(seconds), "updates": str(updates)}
+
+    together = [row(0, 40.5, 100), row(1, 40.5, 100)]
+    assert State("done", together).seconds == 40.5
+    assert State("done", [*together, row(2, 30.0, 100)]).seconds == 70.5
+    assert State("done", [row(0, 3.0, 0), row(1, 3.0, 0)]).seconds == 6.0
+
+
 def test_rows_stand_for_a_run_that_is_not_here(table: spec.Table, made: dict[str, Cell]) -> None:
     cell = made["nn"]
     record = records.new(cell.config, cell.key, 0, {"test/error": 0.25})
