@@ -15,8 +15,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from ssl_dgm.bars import bar
 from ssl_dgm.baselines.neural import Image, built, to_maps
 from ssl_dgm.checks import nearest
 from ssl_dgm.config import UserError
@@ -56,10 +56,10 @@ def extracted(
         return kept
     network = inception(weights, device)
     found = []
-    with torch.no_grad(), tqdm(total=len(rows), desc="Inception", unit="image", disable=not verbose) as bar:
+    with torch.no_grad(), bar("Inception", "image", total=len(rows), disable=not verbose) as done:
         for some in torch.from_numpy(np.require(rows, np.float32, ["C", "W"])).split(batch_size):
             found.append(network(scaled(to_maps(some.to(device), image), scaling)).cpu())
-            bar.update(len(some))
+            done.update(len(some))
     features = torch.cat(found).numpy()
     write_atomic(path, lambda temporary: _write(temporary, features))
     return features

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from ssl_dgm.bars import bar
 from ssl_dgm.baselines import features
 from ssl_dgm.baselines.neural import Image, NeuralClassifier, batches, built, dropped, image_of
 from ssl_dgm.config import UserError
@@ -85,7 +85,7 @@ class Inception(NeuralClassifier):
         # Keras' RMSprop. Paper: its rate also decays by 1e-6 of itself per update; here: not, at most 1 % in all.
         rmsprop = torch.optim.RMSprop(head.parameters(), self.learning_rate, alpha=0.9, eps=1e-7)
         least, since = float("inf"), 0
-        for _ in tqdm(range(self.epochs), "Inception's dense layer", disable=not self.verbose):
+        for _ in bar("Inception's dense layer", "epoch", iterable=range(self.epochs), disable=not self.verbose):
             total = 0.0
             for _ in range(-(-len(x) // self.batch_size)):
                 rows = next(order)

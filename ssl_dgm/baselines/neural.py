@@ -14,8 +14,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from ssl_dgm.bars import bar
 from ssl_dgm.config import UserError
 from ssl_dgm.probability.randomness import derived_seed
 
@@ -100,8 +100,8 @@ class NeuralClassifier(ClassifierMixin, BaseEstimator):
             UserError: if it ends in a loss that is no number.
         """
         rates = [group["lr"] for group in optimizer.param_groups]
-        value = None
-        for step in tqdm(range(updates), f"{type(self).__name__} {what}".strip(), disable=not self.verbose):
+        value, title = None, f"{type(self).__name__} {what}".strip()
+        for step in bar(title, "up", iterable=range(updates), disable=not self.verbose):
             share = (1 + math.cos(math.pi * step / updates)) / 2
             for group, first in zip(optimizer.param_groups, rates):
                 group["lr"] = first * share

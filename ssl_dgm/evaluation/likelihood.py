@@ -4,15 +4,14 @@ Shape legend: S seeds, M importance samples, K classes, B rows of a block, N row
 """
 
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from ssl_dgm.bars import bar
 from ssl_dgm.data.inputs import Inputs
 from ssl_dgm.evaluation.scores import ELEMENTS_PER_BLOCK, blocks
 from ssl_dgm.models.algorithms import log_joint
@@ -132,10 +131,7 @@ def _by_block(
     """
     inputs_streams, parts = Streams(model.seeds, "evaluation inputs", model.device), []
     total = samples if total is None else total
-    every = 0.2 if sys.stderr.isatty() else 20
-    bar = tqdm(
-        total=num_rows * total, desc="log p(x)", unit="draw", unit_scale=True, mininterval=every, disable=not verbose
-    )
+    done = bar("log p(x)", "draw", total=num_rows * total, unit_scale=True, disable=not verbose)
     for rows in blocks(num_rows, samples * width, model.device):
         log_mean = prepared(inputs.draw(rows.expand(len(model.seeds), -1), inputs_streams))
         at_once = max(1, ELEMENTS_PER_BLOCK // (len(rows) * width))
@@ -143,9 +139,9 @@ def _by_block(
         sums = []
         for size in sizes:
             sums.append(log_mean(size) + math.log(size))
-            bar.update(len(rows) * size)
+            done.update(len(rows) * size)
         parts.append(torch.stack(sums).logsumexp(0) - math.log(total))
-    bar.close()
+    done.close()
     return torch.cat(parts, 1)
 
 

@@ -8,7 +8,6 @@ import io
 import math
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +16,8 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from ssl_dgm.bars import bar
 from ssl_dgm.files import write_atomic
 from ssl_dgm.models.base import DeepGenerativeModel
 from ssl_dgm.records import read_curves
@@ -186,11 +185,8 @@ class Progress(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         updates, epochs = int(trainer.num_training_batches), trainer.max_epochs or 0
-        every = 0.2 if sys.stderr.isatty() else 20
-        self.bar = tqdm(
-            total=epochs * updates, initial=trainer.current_epoch * updates, desc=self.title, unit="up",
-            mininterval=every, dynamic_ncols=True, smoothing=0.05,
-        )  # fmt: skip
+        done = trainer.current_epoch * updates
+        self.bar = bar(self.title, "up", total=epochs * updates, initial=done, smoothing=0.05)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
