@@ -17,8 +17,9 @@ import torch
 
 from ssl_dgm.compose import compose
 from ssl_dgm.data import sources, splits
-from ssl_dgm.training.fit import PRECISIONS, find_device, keep_freed_memory
+from ssl_dgm.training.fit import find_device, keep_freed_memory
 from ssl_dgm.training.jobs import Job, assembled
+from ssl_dgm.training.precision import products
 
 
 def memory(name: str) -> float:
@@ -53,12 +54,12 @@ def main() -> None:
     job = Job(config, source, drawn, device, None, print, "", Path())
     model, data = assembled(job, config.seeds, device)
     clock = Clock()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), products(config.budget.precision, device) as format_:
         warnings.simplefilter("ignore")
         trainer = pl.Trainer(
             max_steps=arguments.updates, accelerator="gpu" if device.type == "cuda" else "cpu",
             devices=[device.index] if device.type == "cuda" else 1,
-            precision=PRECISIONS[config.budget.precision],  # type: ignore[arg-type]
+            precision=format_,  # type: ignore[arg-type]
             callbacks=[clock], logger=False, enable_checkpointing=False, enable_progress_bar=False,
             enable_model_summary=False, num_sanity_val_steps=0, limit_val_batches=0,
         )  # fmt: skip

@@ -111,7 +111,7 @@ class BudgetConfig:
     updates_per_epoch: int = 200  # at most; never more than there are labelled rows where labels are split over steps
     unlabelled_per_step: int = 1  # at least: a small pool is cut into fewer updates
     labelled_per_step: int | str = "share"  # share: N_l / updates; all; or a number
-    precision: str = "32"  # or, of matrix products only, bf16 (bfloat16) or tf32 (a GPU's shortened float32)
+    precision: str = "32"  # or, of matrix products only, bf16 (bfloat16, if the CPU has it) or tf32 (of GPUs)
 
 
 @dataclass

@@ -5,7 +5,7 @@ import ctypes
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -14,7 +14,7 @@ import torch
 from ssl_dgm.config import Config, Stopped, UserError
 from ssl_dgm.data.datamodule import SeededDataModule
 from ssl_dgm.models.base import DeepGenerativeModel
-from ssl_dgm.training import ranks
+from ssl_dgm.training import precision, ranks
 from ssl_dgm.training.callbacks import Best, Curves, Progress, Stop
 from ssl_dgm.training.checkpoints import Checkpoint, newest_whole
 from ssl_dgm.training.estimates import Forecast
@@ -23,7 +23,6 @@ from ssl_dgm.training.loggers import Log
 logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 UPDATES_WORTH_COMPILING = 50_000  # some 20 minutes of M2 on two cores
-PRECISIONS = {"32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed"}
 
 
 def keep_freed_memory() -> None:
@@ -74,9 +73,7 @@ def check_device(config: Config, device: torch.device) -> None:
             f"trainer.compile=always is not possible with objective.class_threshold={config.objective.class_threshold} "
             f"on {device}, where it changes the sizes of tensors; use trainer.compile=auto"
         )
-    for prefix, stage in (("", config), ("m1.", config.m1)):
-        if stage is not None and stage.budget.precision == "tf32" and device.type != "cuda":
-            raise UserError(f"{prefix}budget.precision=tf32 is a format of GPUs, not of {device}; use 32 or bf16")
+    precision.check(config, device)
 
 
 def compiles(config: Config, device: torch.device, updates_per_epoch: int) -> bool:
@@ -96,16 +93,6 @@ def compiles(config: Config, device: torch.device, updates_per_epoch: int) -> bo
 def _changes_shapes(config: Config, device: torch.device) -> bool:
     """Whether classes are left out by smaller tensors instead of weights of 0, as in a loop over seeds."""
     return config.objective.class_threshold > 0 and (config.trainer.replicas == "loop" or device.type == "cpu")
-
-
-@contextlib.contextmanager
-def _matrix_products(precision: str) -> Iterator[None]:
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def fit(
@@ -137,6 +124,8 @@ def fit(
     flush_denormals()
     curves, stop, best = Curves(folder / "metrics.csv", say, log), Stop(deadline), Best()
     folder.mkdir(parents=True, exist_ok=True)
+    if precision.of_products(config.budget.precision, device) != config.budget.precision:
+        say("this CPU has no bfloat16 products, so that bf16 would be many times slower: they are made in float32")
     resumed = newest_whole(folder, say)
     if resumed is not None:
         say(f"resuming {folder.parent.name} after epoch {resumed.name[6:].split('.')[0]} of {config.budget.epochs}")
@@ -189,13 +178,13 @@ def _trained(
     callbacks: list[pl.Callback],
 ) -> pl.Trainer:
     """The trainer, after it has trained."""
-    with warnings.catch_warnings(), _matrix_products(config.budget.precision):
+    with warnings.catch_warnings(), precision.products(config.budget.precision, device) as format_:
         warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
         trainer = pl.Trainer(
             max_epochs=config.budget.epochs,
             accelerator="gpu" if device.type == "cuda" else device.type,
             devices=[device.index] if device.type == "cuda" else 1,
-            precision=PRECISIONS[config.budget.precision],  # type: ignore[arg-type]
+            precision=format_,  # type: ignore[arg-type]
             check_val_every_n_epoch=config.trainer.validate_every,
             callbacks=callbacks,
             default_root_dir=folder,

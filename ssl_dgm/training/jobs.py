@@ -23,6 +23,7 @@ from ssl_dgm.models.base import DeepGenerativeModel
 from ssl_dgm.probability import convolutions
 from ssl_dgm.probability.convolutions import Image
 from ssl_dgm.training.loggers import Log
+from ssl_dgm.training.precision import of_products
 
 Say = Callable[[str], None]
 OF_IMAGES = ("cnn", "inception")  # estimators that look at a pixel's neighbours
@@ -291,7 +292,7 @@ def save(job: Job, seed: int, metrics: dict[str, float], facts: dict[str, Any]) 
         "validation_labels": validated,
         **_unlabelled(job, split),
         "n_test": len(job.source.test_y),
-        "device": _device_name(job.device),
+        "device": _device_name(config, job.device),
         "torch": torch.__version__,
         "git_commit": job.git_commit,
         **facts,
@@ -310,5 +311,8 @@ def _unlabelled(job: Job, split: splits.Split | None) -> dict[str, Any]:
     return {"pool": pool, "order": job.config.data.order}
 
 
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+def _device_name(config: Config, device: torch.device) -> str:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    trained = not schema.ends_in_estimator(config)
+    replaced = trained and of_products(config.budget.precision, device) != config.budget.precision
+    return f"{name} (bf16 as float32)" if replaced else name
