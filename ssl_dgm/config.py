@@ -51,7 +51,7 @@ class NetworkConfig:
     hidden: list[int] = field(default_factory=lambda: [500])
     activation: str = "softplus"
     # torch: its default for Linear; fan_in: N(0, 1/fan_in); normal: N(0, init_sd^2); glorot: Glorot's in hidden layers
-    # and N(0, init_sd^2) in heads
+    # and N(0, init_sd^2) in heads; willetts: this, and Glorot's in the log-variances of p(z | y), as GM-DGM's code
     init: str = "torch"
     init_sd: float = 0.001
     norm: str = "none"  # batch: BatchNorm where parents are x, z1, h or a and GroupNorm elsewhere; group

@@ -150,8 +150,10 @@ class Network(nn.Module):
             head_of = {layer: name for name, head in self.heads.named_children() for layer in head.modules()}
         for layer in self.modules():
             if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
-                own = layer.weight[0].numel()
-                _initialise(layer, fan_in.get(layer, own), head_of.get(layer), architecture)
+                own, head = layer.weight[0].numel(), head_of.get(layer)
+                # The components of a mixture p(z | y) are equal, and y stays without use, where nothing tells them apart.
+                spread = architecture.init == "willetts" and self.inputs is None and head == "log_var"
+                _initialise(layer, fan_in.get(layer, own), None if spread else head, architecture)
 
     def features(self, values: Values) -> Tensor:
         """The last hidden layer, [..., H], of a network that has one."""
@@ -203,7 +205,7 @@ def _initialise(
         for parameter in layer.parameters():
             init.uniform_(parameter, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
         return
-    if kind == "glorot" and head is None:
+    if kind in ("glorot", "willetts") and head is None:
         init.normal_(layer.weight, std=math.sqrt(2 / (fan_in + layer.weight[:, 0].numel())))
         if layer.bias is not None:
             init.zeros_(layer.bias)
@@ -212,7 +214,7 @@ def _initialise(
     scaled, sd = kind == "fan_in", architecture.init_sd
     init.normal_(layer.weight, std=1 / math.sqrt(fan_in) if scaled else sd)
     if layer.bias is not None:
-        starts_at_0 = head is not None and kind != "glorot"
+        starts_at_0 = head is not None and kind not in ("glorot", "willetts")
         init.normal_(layer.bias, std=0.0 if starts_at_0 else 0.01 if scaled else sd)
     if head == "log_var" and scaled:
         init.zeros_(layer.weight)

@@ -137,3 +137,16 @@ def test_glorot_initialisation_is_normal_in_hidden_layers_and_small_in_heads() -
     for head in heads:
         assert sd(head) == pytest.approx(0.003, rel=0.1)
     assert 0.001 < torch.cat([head.bias for head in heads]).std() < 0.006
+
+
+def test_the_initialisation_of_willetts_tells_the_components_of_a_mixture_apart() -> None:
+    components = {
+        init: make(parents={"y": 2000}, hidden=(), init=init, init_sd=0.003).heads for init in ("glorot", "willetts")
+    }
+    for init, heads in components.items():
+        assert sd(heads["mean"]["y"]) == pytest.approx(0.003, rel=0.05)
+        expected = {"glorot": 0.003, "willetts": math.sqrt(2 / (2000 + 4))}[init]
+        assert sd(heads["log_var"]["y"]) == pytest.approx(expected, rel=0.05)
+    # Heads on hidden layers are small in both.
+    assert sd(wide("willetts").heads["log_var"]) == pytest.approx(0.003, rel=0.05)
+    assert sd(wide("willetts").hidden[0]) == pytest.approx(math.sqrt(2 / (500 + 400)), rel=0.05)
