@@ -151,7 +151,7 @@ class Network(nn.Module):
         for layer in self.modules():
             if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
                 own, head = layer.weight[0].numel(), head_of.get(layer)
-                # The components of a mixture p(z | y) are equal, and y stays without use, where nothing tells them apart.
+                # Where nothing tells the components of p(z | y) apart, y stays without use.
                 spread = architecture.init == "willetts" and self.inputs is None and head == "log_var"
                 _initialise(layer, fan_in.get(layer, own), None if spread else head, architecture)
 
