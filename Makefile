@@ -25,8 +25,8 @@ install: $(STAMP) ## .venv with the package and what its tests need
 run: $(STAMP) ## M1+M2 on scikit-learn's digits, 100 labels, 5 seeds at once: a few minutes
 	$(BIN)/python -m ssl_dgm.train data=digits labels=100 'seeds=[0,1,2,3,4]'
 
-test: $(STAMP) ## the whole suite
-	$(BIN)/python -m pytest
+test: $(STAMP) ## the whole suite, a process per core, eight at most
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 check: $(STAMP) ## ruff and pyright
 	$(BIN)/ruff check .
