@@ -59,6 +59,9 @@ LAYOUTS = {  # the first that is there is read; the last is downloaded
     ],
 }  # fmt: skip
 CLASSES = {"cifar10": 10, "cifar100": 100}
+NAMES = {  # of the classes
+    "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+}
 
 
 def files(data: DataConfig) -> list[Path]:
@@ -94,7 +97,7 @@ def read(data: DataConfig) -> Source:
         published.download(f"{PAGE}/{layout.archive}", paths[0], layout.md5)
     parts = [_parsed(path, content, data.name) for path, content in _contents(paths, layout)]
     x, y = (np.concatenate(piece) for piece in zip(*parts[:-1]))
-    return build(data.name, [x, y, *parts[-1]], published.last_rows(len(x)), CLASSES[data.name])
+    return build(data.name, [x, y, *parts[-1]], published.last_rows(len(x)), CLASSES[data.name], NAMES.get(data.name))
 
 
 def _contents(paths: list[Path], layout: Layout) -> list[tuple[Path, bytes]]:

@@ -34,6 +34,12 @@ SHA256 = {  # of the uncompressed FILES, in their order
     ),
 }
 
+CLASSES = {  # names of them, in the order of their numbers
+    "fashion_mnist": (
+        "T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
+    ),
+}  # fmt: skip
+
 
 def check(data: DataConfig) -> None:
     """Nothing, once it is known that `read` finds its files or may download them.
@@ -61,7 +67,7 @@ def read(data: DataConfig) -> Source:
     if _missing(folder):
         _download(data.name, folder)
     arrays = [read_idx(_find(folder, file), sha256) for file, sha256 in zip(FILES, SHA256[data.name], strict=True)]
-    return build(data.name, arrays, num_validation=10_000)
+    return build(data.name, arrays, num_validation=10_000, classes=CLASSES.get(data.name))
 
 
 def locate(name: str, data_dir: Path | str | None = None) -> Path:

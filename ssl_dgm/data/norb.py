@@ -19,6 +19,7 @@ PAGE = "https://cs.nyu.edu/~ylclab/data/norb-v1.0-small"
 PARTS = {"train": "5x46789x9x18x6x2x96x96-training", "test": "5x01235x9x18x6x2x96x96-testing"}
 KINDS = ("dat", "cat", "info")  # images, classes, and the toy, elevation, azimuth and light of each
 TYPES = {0x1E3D4C55: np.dtype("u1"), 0x1E3D4C54: np.dtype("<i4")}
+CLASSES = ("animal", "human", "airplane", "truck", "car")
 SIDE = 96
 MOST_DIMS = 8
 
@@ -58,7 +59,7 @@ def read(data: DataConfig) -> Source:
     (x, y, toys), (x_test, y_test, _) = (_read(paths[i : i + 3], side) for i in (0, 3))
     held_out = toys == toys.max()
     order = np.argsort(held_out, kind="stable")
-    source = build("norb", [x[order], y[order], x_test, y_test], int(held_out.sum()), 5)
+    source = build("norb", [x[order], y[order], x_test, y_test], int(held_out.sum()), len(CLASSES), CLASSES)
     notes = ("the first of two cameras",)
     if side != SIDE:
         notes += (f"means of {SIDE // side} x {SIDE // side} pixels",)
@@ -72,7 +73,7 @@ def _read(paths: list[Path], side: int) -> tuple[np.ndarray, np.ndarray, np.ndar
         kind = "u1" if array is pairs else "<i4"
         if array.shape != shape or array.dtype != np.dtype(kind):
             raise published.damaged(path, f"holds {array.dtype} {list(array.shape)}, not {kind} {list(shape)}")
-    published.check_classes(paths[1], y, 5)
+    published.check_classes(paths[1], y, len(CLASSES))
     images = pairs[:, 0]
     if side != SIDE:
         blocks = images.reshape(len(images), side, SIDE // side, side, SIDE // side)

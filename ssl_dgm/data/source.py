@@ -174,20 +174,27 @@ class Source:
 _fitted: dict[tuple[str, int, int], Whitening] = {}
 
 
-def build(name: str, arrays: list[np.ndarray], num_validation: int, num_classes: int | None = None) -> Source:
+def build(
+    name: str,
+    arrays: list[np.ndarray],
+    num_validation: int,
+    num_classes: int | None = None,
+    classes: tuple[str, ...] | None = None,
+) -> Source:
     """The data set of its training images and classes and its test images and classes.
 
     Args:
         arrays: images [N, ...] (uint8) or rows of real numbers [N, D] (float32), classes [N], and the same of the test
             rows; a class of -1 is not known.
         num_classes: None: one more than the largest training class.
+        classes: names of the classes, if they have other names than their numbers.
     """
     shape = arrays[0].shape[1:]
     train_x, test_x = (x.reshape(len(x), -1) for x in arrays[::2])
     train_y, test_y = (y.astype(np.int64) for y in arrays[1::2])
     sha256 = digest(train_x, train_y, test_x, test_y)
     num_classes = int(train_y.max()) + 1 if num_classes is None else num_classes
-    return Source(name, train_x, train_y, test_x, test_y, num_validation, num_classes, shape, sha256)
+    return Source(name, train_x, train_y, test_x, test_y, num_validation, num_classes, shape, sha256, classes=classes)
 
 
 def digest(*arrays: np.ndarray) -> str:

@@ -41,7 +41,9 @@ def read(path: Path, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray | Non
     counts = np.array([row[1:] for row in rows[: len(names)]], int)
     if len(rows) == len(names):
         return counts, None
-    return counts, np.array([list(names).index(cell) if cell in names else -1 for cell in rows[-1][1:]])
+    # A run of before its data set's classes had names has their numbers.
+    classes = {str(c): c for c in range(len(names))} | {name: c for c, name in enumerate(names)}
+    return counts, np.array([classes.get(cell, -1) for cell in rows[-1][1:]])
 
 
 def matrix(

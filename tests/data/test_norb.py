@@ -58,6 +58,7 @@ def put_all(put: Callable[..., None]) -> None:
 def test_the_validation_rows_are_of_a_toy_of_their_own() -> None:
     source, files = sources.load("norb"), toys([4, 9, 7])
     assert (source.shape, source.num_classes, source.num_validation, len(source.test_x)) == ((96, 96), 5, 20, 40)
+    assert source.class_names == ("animal", "human", "airplane", "truck", "car")
     held_out = files["info"][:, 0] == 9
     images = np.concatenate([files["dat"][~held_out, 0], files["dat"][held_out, 0]])
     np.testing.assert_array_equal(source.to_images(source.train_x), images)

@@ -295,14 +295,16 @@ def test_digits() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "mean", "sd", "live"), [("mnist", 0.1307, 0.3081, 717), ("fashion_mnist", 0.2860, 0.3530, 784)]
+    ("name", "mean", "sd", "live", "last"),
+    [("mnist", 0.1307, 0.3081, 717, "9"), ("fashion_mnist", 0.2860, 0.3530, 784, "ankle boot")],
 )
 @pytest.mark.realdata
 @pytest.mark.skipif(not REAL, reason="SSL_DGM_DATA is unset")
-def test_real_files(name: str, mean: float, sd: float, live: int) -> None:
+def test_real_files(name: str, mean: float, sd: float, live: int, last: str) -> None:
     source = load(DataConfig(name, str(REAL)))
     assert (len(source.train_x), source.num_train, len(source.test_x)) == (60_000, 50_000, 10_000)
     assert (source.shape, source.x_dim, source.num_classes) == ((28, 28), 784, 10)
+    assert len(source.class_names) == 10 and source.class_names[-1] == last
     pixels = np.bincount(source.train_x.reshape(-1), minlength=256) / source.train_x.size
     grey = np.arange(256) / 255
     assert pixels @ grey == pytest.approx(mean, abs=5e-5)

@@ -10,9 +10,10 @@ from scipy.special import ndtri
 
 import ssl_dgm
 from ssl_dgm.api import Fitted
-from ssl_dgm.drawing import grids, kinds, pictures, style
+from ssl_dgm.drawing import classes, grids, kinds, pictures, style
 from ssl_dgm.drawing.units import LIVE, kl_of_units, units
 from ssl_dgm.evaluation import generated
+from ssl_dgm.evaluation.clusters import Clusters
 from ssl_dgm.training import generative
 
 TINY = (
@@ -251,3 +252,12 @@ def test_a_seed_that_cannot_be_seen_keeps_its_record(
     fitted = ssl_dgm.fit(*words, "model=m2", f"runs={tmp_path}")
     assert "test/error" in fitted.metrics
     assert "(RuntimeError: out of memory)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("written", [("bag", "coat"), ("0", "1")], ids=["names", "numbers, from before they had names"])
+def test_what_slots_are_attributed_to_is_read_by_the_classes_names(written: tuple[str, str], tmp_path: Path) -> None:
+    counts, attribution = np.array([[3, 0, 1], [0, 5, 0]]), np.array([1, 0, -1])
+    (tmp_path / "confusion.csv").write_text(Clusters(attribution, counts, {}).to_csv(written))
+    read, attributed = classes.read(tmp_path / "confusion.csv", ("bag", "coat"))
+    np.testing.assert_array_equal(read, counts)
+    np.testing.assert_array_equal(attributed, attribution)
