@@ -51,7 +51,8 @@ class NetworkConfig:
     hidden: list[int] = field(default_factory=lambda: [500])
     activation: str = "softplus"
     # torch: its default for Linear; fan_in: N(0, 1/fan_in); normal: N(0, init_sd^2); glorot: Glorot's in hidden layers
-    # and N(0, init_sd^2) in heads; willetts: this, and Glorot's in the log-variances of p(z | y), as GM-DGM's code
+    # and N(0, init_sd^2) in heads; willetts: this, and Glorot's in the log-variances of p(z | y), as GM-DGM's code;
+    # maaloe: Glorot's times sqrt(2) in hidden layers, Glorot's in logits, N(0, init_sd^2) in Gaussians, as SDGM's code
     init: str = "torch"
     init_sd: float = 0.001
     norm: str = "none"  # batch: BatchNorm where parents are x, z1, h or a and GroupNorm elsewhere; group

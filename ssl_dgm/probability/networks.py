@@ -200,21 +200,25 @@ def _initialise(
         fan_in: over all parents that are added to this layer's output.
         head: its name if the layer is part of one.
     """
-    kind = architecture.init
+    kind, fan_out = architecture.init, layer.weight[:, 0].numel()
     if kind == "torch":
         for parameter in layer.parameters():
             init.uniform_(parameter, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
         return
     if kind in ("glorot", "willetts") and head is None:
-        init.normal_(layer.weight, std=math.sqrt(2 / (fan_in + layer.weight[:, 0].numel())))
+        init.normal_(layer.weight, std=math.sqrt(2 / (fan_in + fan_out)))
         if layer.bias is not None:
             init.zeros_(layer.bias)
         return
     # Kingma et al.'s code: anglepy's VAE_Z_X uses N(0, 1/fan_in), its VAE_YZ_X a fixed N(0, 0.001^2).
     scaled, sd = kind == "fan_in", architecture.init_sd
-    init.normal_(layer.weight, std=1 / math.sqrt(fan_in) if scaled else sd)
+    std = 1 / math.sqrt(fan_in) if scaled else sd
+    if kind == "maaloe" and head not in ("mean", "log_var"):
+        # Lasagne's GlorotNormal, of every parent by itself, and sqrt(2) times as much before a ReLU.
+        std = math.sqrt((4 if head is None else 2) / (layer.weight[0].numel() + fan_out))
+    init.normal_(layer.weight, std=std)
     if layer.bias is not None:
-        starts_at_0 = head is not None and kind not in ("glorot", "willetts")
+        starts_at_0 = head is not None and kind not in ("glorot", "willetts", "maaloe")
         init.normal_(layer.bias, std=0.0 if starts_at_0 else 0.01 if scaled else sd)
     if head == "log_var" and scaled:
         init.zeros_(layer.weight)

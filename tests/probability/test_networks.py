@@ -139,6 +139,18 @@ def test_glorot_initialisation_is_normal_in_hidden_layers_and_small_in_heads() -
     assert 0.001 < torch.cat([head.bias for head in heads]).std() < 0.006
 
 
+def test_the_initialisation_of_maaloe_lets_relus_keep_the_scale_and_gaussians_start_as_one() -> None:
+    network = wide("maaloe")
+    for parent, dim in WIDE.items():  # each has a fan-in of its own
+        assert sd(network.inputs[parent]) == pytest.approx(math.sqrt(4 / (dim + 500)), rel=0.05)
+    assert sd(network.hidden[0]) == pytest.approx(math.sqrt(4 / (500 + 400)), rel=0.05)
+    for head in network.heads.values():
+        assert sd(head) == pytest.approx(0.003, rel=0.05)
+    logits = Network(WIDE, {"logits": 200}, Architecture((300,), init="maaloe", init_sd=0.003)).heads["logits"]
+    assert sd(logits) == pytest.approx(math.sqrt(2 / (300 + 200)), rel=0.05)
+    assert logits.bias.std().item() == pytest.approx(0.003, rel=0.2)
+
+
 def test_the_initialisation_of_willetts_tells_the_components_of_a_mixture_apart() -> None:
     components = {
         init: make(parents={"y": 2000}, hidden=(), init=init, init_sd=0.003).heads for init in ("glorot", "willetts")
