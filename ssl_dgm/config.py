@@ -100,6 +100,7 @@ class OptimizerConfig:
     step_factor: float = 0.75
     clip_norm: float | None = None  # cap of each seed's own gradient norm
     clip_value: float | None = None  # cap of each element of the gradient, after that of the norm
+    clip_prior: bool = False  # whether the gradient of the prior on the weights is capped with the rest, or added to it
 
 
 @dataclass

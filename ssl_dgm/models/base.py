@@ -231,10 +231,20 @@ class DeepGenerativeModel(pl.LightningModule):
         return losses["loss"].sum()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        if self.stage.optimizer.clip_norm is not None:
-            replicas.clip_per_seed(list(self.parameters()), self.stage.optimizer.clip_norm)
-        if self.stage.optimizer.clip_value is not None:
-            torch.nn.utils.clip_grad_value_(self.parameters(), self.stage.optimizer.clip_value)
+        o = self.stage.optimizer
+        if o.clip_prior:
+            for p in self.parameters():
+                if p.grad is not None:
+                    p.grad.add_(p.detach(), alpha=self.decay)
+        if o.clip_norm is not None:
+            replicas.clip_per_seed(list(self.parameters()), o.clip_norm)
+        if o.clip_value is not None:
+            torch.nn.utils.clip_grad_value_(self.parameters(), o.clip_value)
+
+    @property
+    def decay(self) -> float:
+        """What the prior on the weights adds of them to the gradient of the loss of one row."""
+        return optimizers.decay(self.stage.objective.weight_prior_sd, self.num_labelled + self.num_unlabelled)
 
     def compile_losses(self, say: Callable[[str], None]) -> None:
         """From now on runs the losses compiled; in a loop over seeds, those of one seed."""
@@ -278,9 +288,8 @@ class DeepGenerativeModel(pl.LightningModule):
         return {name: value.detach() for name, value in losses.items()}
 
     def configure_optimizers(self) -> Any:
-        o, num_rows = self.stage.optimizer, self.num_labelled + self.num_unlabelled
-        decay = optimizers.decay(self.stage.objective.weight_prior_sd, num_rows)
-        optimizer = optimizers.create(self.parameters(), o, decay)
+        o = self.stage.optimizer
+        optimizer = optimizers.create(self.parameters(), o, 0.0 if o.clip_prior else self.decay)
         if o.schedule == "constant":
             return optimizer
         total, epochs = float(self.trainer.estimated_stepping_batches), self.trainer.max_epochs or 1

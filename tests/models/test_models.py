@@ -242,6 +242,20 @@ def test_each_seed_s_gradient_is_capped_before_the_update(name: str) -> None:
     torch.testing.assert_close(joined.norm(dim=1), torch.full((3,), 0.01), rtol=1e-3, atol=0)
 
 
+@pytest.mark.parametrize("inside", [True, False])
+def test_the_gradient_of_the_prior_is_capped_with_the_rest_if_so_wanted(inside: bool) -> None:
+    o = OptimizerConfig(clip_norm=0.01, clip_prior=inside)
+    model = make("m2", optimizer=o, objective=ObjectiveConfig(weight_prior_sd=0.03))
+    batch = make_batch(model)
+    losses_of(model, batch, make_noise(model, batch))["loss"].sum().backward()
+    decay = 1 / ((model.num_labelled + model.num_unlabelled) * 0.03**2)
+    expected = torch.cat([(p.grad + inside * decay * p.detach()).flatten(1) for p in model.parameters()], 1)
+    model.on_before_optimizer_step(None)  # type: ignore[arg-type]
+    found = torch.cat([p.grad.flatten(1) for p in model.parameters()], 1)
+    torch.testing.assert_close(found, 0.01 * expected / expected.norm(dim=1, keepdim=True), rtol=1e-3, atol=1e-8)
+    assert model.configure_optimizers().param_groups[0]["weight_decay"] == pytest.approx(0 if inside else decay)
+
+
 def test_gradient_elements_are_capped_after_the_norm() -> None:
     found = []
     for value in (None, 0.01):
