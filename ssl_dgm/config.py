@@ -50,9 +50,8 @@ class NetworkConfig:
     name: str = "mlp"
     hidden: list[int] = field(default_factory=lambda: [500])
     activation: str = "softplus"
-    # torch: its default for Linear; fan_in: N(0, 1/fan_in); normal: N(0, init_sd^2); glorot: Glorot's in hidden layers
-    # and N(0, init_sd^2) in heads; willetts: this, and Glorot's in the log-variances of p(z | y), as GM-DGM's code;
-    # maaloe: Glorot's times sqrt(2) in hidden layers, Glorot's in logits, N(0, init_sd^2) in Gaussians, as SDGM's code
+    # torch: Linear's own; fan_in: N(0, 1/fan_in); normal: N(0, init_sd^2); glorot: Glorot's, but heads as normal;
+    # willetts: this, but Glorot's log-variances of p(z | y); maaloe: sqrt(2) Glorot's, in logits Glorot's, Gaussians as normal
     init: str = "torch"
     init_sd: float = 0.001
     norm: str = "none"  # batch: BatchNorm where parents are x, z1, h or a and GroupNorm elsewhere; group
