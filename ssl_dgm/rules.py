@@ -125,6 +125,11 @@ def check(config: Config) -> None:
     _check_algorithm(config)
     _check_likelihood(config)
     _check_memmap(config)
+    if config.selection == "best_validation" and config.classify == "generative" and not ends_in_estimator(config):
+        raise UserError(
+            "selection=best_validation takes the epoch at which q(y | x) errs least, and classify=generative does not "
+            "classify by it; use selection=last"
+        )
     if config.time_limit is not None:
         seconds(config.time_limit)
     if config.csv is not None and Path(config.csv).is_dir():

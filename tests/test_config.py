@@ -207,6 +207,7 @@ REFUSED_TOGETHER: list[tuple[str, str]] = [
     ("model=m1 data=mnist objective=wake_sleep", "objective.warm_up_epochs=30.0 weighs terms of the bound, which"),
     ("model=m1 objective=monte_carlo_em objective.draws=2", "monte_carlo_em has one chain a row; use objective.draws"),
     ("model=m1 likelihood_estimator=hmc", "likelihood_estimator=hmc has no use with likelihood_samples=0"),
+    ("classify=generative selection=best_validation", "selection=best_validation takes the epoch at which q"),
     ("model=m2 likelihood_samples=9 likelihood_estimator=hmc", "and m2 has others; use likelihood_estimator=q"),
     ("model=m2 likelihood_samples=-1", "likelihood_samples=-1 is negative"),
     ("model=m2 condition=center", "condition=center is not for model=m2; use model=cvae"),
