@@ -139,8 +139,10 @@ def _data(data: DataConfig, known: Sequence[Row], read: dict[str, str]) -> tuple
     except UserError as error:
         sentence = str(error)
         # It stands under tables that are published, where no reader has this machine's folders.
-        for folder, name in ((os.environ.get("SSL_DGM_DATA"), "$SSL_DGM_DATA"), (str(Path.home()), "~")):
-            sentence = sentence.replace(folder, name) if folder else sentence
+        folder, data_dir = Path.cwd(), os.environ.get("SSL_DGM_DATA") or ""
+        names = dict.fromkeys((str(folder / data_dir), data_dir), "$SSL_DGM_DATA") if data_dir else {}
+        for path, name in {**names, str(folder): ".", str(Path.home()): "~"}.items():
+            sentence = sentence.replace(path, name) if "/" in path and len(path) > 1 else sentence
         return sources.DIGESTS.get(data.name) or next((row["data_sha256"] for row in known), ""), sentence
     if repr(data) not in read:
         read[repr(data)] = sources.digest_of(data)

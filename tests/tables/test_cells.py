@@ -140,6 +140,20 @@ def test_cells_whose_data_are_elsewhere(tmp_path: Path, monkeypatch: pytest.Monk
     assert [cell.name for cell in cells(table, "smoke", runs, rows, only_known=True)] == ["m2@own"]
 
 
+@pytest.mark.parametrize("data_dir", ["", "data", "/an/absolute/data"])
+def test_why_a_file_of_ones_own_is_missing_names_no_folder_of_this_machine(
+    data_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SSL_DGM_DATA", data_dir)
+    own = ELSEWHERE.replace("data=memmap, data.folder=nowhere", "data=npz, data.file=own.npz")
+    (tmp_path / "elsewhere.yaml").write_text(own)
+    table = spec.read(tmp_path / "elsewhere.yaml")
+    state = look(table, cells(table, "smoke", str(tmp_path / "runs"))[1], [], print)
+    where = ". and $SSL_DGM_DATA" if data_dir else "."
+    assert state.note == f"data.file=own.npz is not there (looked in {where}); check the path"
+
+
 def test_looking_at_a_table_downloads_nothing_and_making_it_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
