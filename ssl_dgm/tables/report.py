@@ -29,7 +29,8 @@ tables' files (`reading` in `conf/table/*.yaml`). Every row comes from a run of 
 [docs/protocol.md](../docs/protocol.md). Values are fractions (0.0333 is 3.33 %) or nats per row. `budget=short` is what
 two CPU cores can do; its lengths are beside those of the papers.
 """
-HEADER = ("paper", "what", "on the test rows", "here", "published", "length")
+HEADER = ("paper", "what", "on the test rows", "here", "published", "verdict", "length")
+OUTCOMES = {"better": "beats", "within": "within the noise", "worse": "misses"}
 SAYS = {
     "better": "beats {theirs} by {gap}",
     "worse": "misses {theirs} by {gap}",
@@ -89,7 +90,7 @@ def of(table: Table, budget: str, csv: Path, say: Callable[[str], None]) -> Made
 
 def page(made: Sequence[Made], results: Path) -> str:
     """The text of the README.md of the results."""
-    parts = [PREFACE, *(_section(one, results) for one in made)]
+    parts = [PREFACE, _overview(made), *(_section(one, results) for one in made)]
     reported = {one.table.name for one in made}
     if without := [f"`{name}`" for name in spec.names() if name not in reported]:
         parts.append(f"## Without rows\n\nNothing was run yet for {', '.join(without)}.\n")
@@ -124,8 +125,34 @@ def _headline(one: Made, row: str, column: str, found: Summary) -> tuple[str, ..
         metric,
         here,
         _theirs(t, row, column),
+        _outcome(one, row, column, found),
         _length(one, row, column),
     )
+
+
+def _overview(made: Sequence[Made]) -> str:
+    """How many of a table's published numbers ours beat, meet or miss; the budget leads to the table."""
+    lines = []
+    for one in made:
+        places = [place for place in one.by_place if place[1] in one.table.rows[place[0]].published]
+        outcomes = [_outcome(one, *place, found) for place in places if (found := _found(one, *place))]
+        counts = [outcomes.count(outcome) for outcome in OUTCOMES.values()]
+        counts.append(len(outcomes) - sum(counts))
+        anchor = re.sub(r"[^\w -]", "", _title(one).lower()).replace(" ", "-")
+        what = (in_pipes(one.table.source), in_pipes(one.table.title), f"[{one.budget}](#{anchor})")
+        lines.append([*what, *(str(count or "") for count in counts)])
+    if not lines:
+        return ""
+    header = ("source", "table", "budget", *OUTCOMES.values(), "one or two seeds")
+    body = tabulate(lines, header, tablefmt="pipe", disable_numparse=True, colalign=(*("left",) * 3, *("right",) * 4))
+    return (
+        "So many published numbers of each table ours beat, meet or miss; [docs/protocol.md](../docs/protocol.md) says"
+        f" when they do.\n\n{body}\n"
+    )
+
+
+def _title(one: Made) -> str:
+    return f"{one.table.source}: {one.table.title}, budget={one.budget}"
 
 
 def _section(one: Made, results: Path) -> str:
@@ -143,7 +170,7 @@ def _section(one: Made, results: Path) -> str:
     of_code = f"{'commit' if len(commits) == 1 else 'commits'} {', '.join(commits)}"
     facts = f"{when}; {', '.join(devices)}; {duration(seconds)} of training{without}; {of_code}"
     parts = [
-        f"## {t.source}: {t.title}, budget={one.budget}",
+        f"## {_title(one)}",
         f"{links}",
         f"```\npython -m ssl_dgm.table {t.name}{short}\n```",
         f"{facts}.",
@@ -192,6 +219,13 @@ def _reading(one: Made, row: str, column: str, found: Summary) -> str:
     if verdict not in SAYS:
         return f"{verdict}, {signed} from {theirs}"
     return f"{SAYS[verdict].format(theirs=theirs, gap=signed.lstrip(f'+{grid.MINUS}'), signed=signed)}, n = {found.n}"
+
+
+def _outcome(one: Made, row: str, column: str, found: Summary) -> str:
+    """'beats', 'within the noise', 'misses', 'one seed' or 'two seeds'; '' where nothing is published."""
+    numbers = one.table.rows[row].published.get(column)
+    verdict = grid.verdict(one.table, column, found, numbers) if numbers else ""
+    return OUTCOMES.get(verdict, verdict)
 
 
 def _theirs(table: Table, row: str, column: str) -> str:

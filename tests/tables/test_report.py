@@ -77,6 +77,26 @@ def test_a_row_is_read_beside_what_is_published(errors: list[float], sentence: s
     assert "`table1`" in text.split("## Without rows")[1], "the other tables have none"
 
 
+@pytest.mark.parametrize(
+    ("errors", "counts"),
+    [
+        ([0.0487, 0.0485, 0.0489], ["", "", "1", ""]),
+        ([0.0132, 0.0142, 0.0131], ["", "1", "", ""]),
+        ([0.0050, 0.0051, 0.0052], ["1", "", "", ""]),
+        ([0.0487, 0.0485], ["", "", "", "1"]),
+    ],
+)
+def test_the_page_begins_with_what_every_table_says(errors: list[float], counts: list[str], tmp_path: Path) -> None:
+    add(tmp_path, "short", errors)
+    text = page(tmp_path)
+    (line,) = (line for line in text.splitlines() if line.startswith("| Maaløe et al. 2016, table 1"))
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[3:] == counts
+    heading = next(line for line in text.splitlines() if line.startswith("## Maaløe")).removeprefix("## ")
+    slug = "".join(c for c in heading.lower().replace(" ", "-") if c.isalnum() or c == "-")  # as GitHub makes them
+    assert cells[2] == f"[short](#{slug})"
+
+
 def test_rows_of_other_settings_are_not_reported(tmp_path: Path) -> None:
     add(tmp_path, "short", [0.01], key="sdgm-mnist-100-short-0123456789")
     assert not report.tables(tmp_path, print)
@@ -90,12 +110,12 @@ def test_the_readme_beside_takes_the_longest_rows_between_its_marks(tmp_path: Pa
     readme.write_text(f"{before}{report.BEGIN}\nold\n{report.END}{after}")
     add(results, "short", [0.0487])
     report.write(results, print)
-    assert f"| 4.87 (n = 1 of 3) | 1.32 ± 0.07 | {SHORT} of 1,000 epochs |" in readme.read_text()
+    assert f"| 4.87 (n = 1 of 3) | 1.32 ± 0.07 | one seed  | {SHORT} of 1,000 epochs |" in readme.read_text()
     add(results, "paper", [0.0139])
     report.write(results, print)
     text = readme.read_text()
     assert text.startswith(before) and text.endswith(after) and "old" not in text
-    assert "| 1.39 (n = 1 of 10) | 1.32 ± 0.07 | 1,000 epochs |" in text and "4.87" not in text
+    assert "| 1.39 (n = 1 of 10) | 1.32 ± 0.07 | one seed  | 1,000 epochs |" in text and "4.87" not in text
     assert (results / "README.md").read_text().index("1.39") < (results / "README.md").read_text().index("4.87")
     report.write(results, print)
     assert readme.read_text() == text, "made again, it is the same"
