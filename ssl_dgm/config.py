@@ -50,8 +50,8 @@ class NetworkConfig:
     name: str = "mlp"
     hidden: list[int] = field(default_factory=lambda: [500])
     activation: str = "softplus"
-    # torch: Linear's own; fan_in: N(0, 1/fan_in); normal: N(0, init_sd^2); glorot: Glorot's, but heads as normal;
-    # willetts: this, but Glorot's log-variances of p(z | y); maaloe: Glorot's, hidden ones sqrt(2) as large
+    # torch: Linear's own; fan_in: N(0, 1/fan_in); normal: N(0, init_sd^2); xavier: Glorot's; glorot: his, heads as
+    # normal; willetts: so, but Glorot's log-variances of p(z | y); maaloe: Glorot's, hidden ones sqrt(2) as large
     init: str = "torch"
     init_sd: float = 0.001
     norm: str = "none"  # batch: BatchNorm where parents are x, z1, h or a and GroupNorm elsewhere; group

@@ -42,7 +42,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "model.q_log_var": ("all", "x"),
     "network.name": ("mlp", "conv", "figueroa"),
     "network.activation": ("softplus", "relu", "tanh", "leaky_relu"),
-    "network.init": ("torch", "fan_in", "normal", "glorot", "willetts", "maaloe"),
+    "network.init": ("torch", "fan_in", "normal", "glorot", "xavier", "willetts", "maaloe"),
     "network.norm": ("none", "batch", "group"),
     "objective.algorithm": ("bound", "wake_sleep", "monte_carlo_em"),
     "objective.kl": ("monte_carlo", "analytic"),

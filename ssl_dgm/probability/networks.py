@@ -205,7 +205,7 @@ def _initialise(
         for parameter in layer.parameters():
             init.uniform_(parameter, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
         return
-    if kind in ("glorot", "willetts") and head is None:
+    if kind == "xavier" or (kind in ("glorot", "willetts") and head is None):
         init.normal_(layer.weight, std=math.sqrt(2 / (fan_in + fan_out)))
         if layer.bias is not None:
             init.zeros_(layer.bias)

@@ -139,6 +139,18 @@ def test_glorot_initialisation_is_normal_in_hidden_layers_and_small_in_heads() -
     assert 0.001 < torch.cat([head.bias for head in heads]).std() < 0.006
 
 
+def test_xavier_initialisation_is_glorots_in_every_layer() -> None:
+    network = wide("xavier")
+    for layer in (*network.inputs.values(), network.hidden[0]):
+        assert sd(layer) == pytest.approx(math.sqrt(2 / (400 + 500)), rel=0.05)
+    for head in network.heads.values():
+        assert sd(head) == pytest.approx(math.sqrt(2 / (400 + head.out_features)), rel=0.05)
+        assert not head.bias.any()
+    components = make(parents={"y": 2000}, hidden=(), init="xavier").heads
+    for head in components.values():
+        assert sd(head["y"]) == pytest.approx(math.sqrt(2 / (2000 + 4)), rel=0.05)
+
+
 def test_the_initialisation_of_maaloe_lets_relus_keep_the_scale_and_gaussians_start_as_one() -> None:
     network = wide("maaloe")
     for parent, dim in WIDE.items():  # each has a fan-in of its own
