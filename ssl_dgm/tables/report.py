@@ -245,7 +245,7 @@ def _length(one: Made, row: str, column: str) -> str:
     if one.budget == "paper" or "paper" not in one.table.seeds:
         return f"{ours:,} epochs"
     whole = cells_of.cells(one.table, "paper", "no runs", rows, only_known=True)[0].config.budget.epochs
-    return f"{ours:,} of {whole:,} epochs"
+    return f"{ours:,} epochs" if ours == whole else f"{ours:,} of {whole:,} epochs"
 
 
 def _found(one: Made, row: str, column: str) -> Summary | None:
