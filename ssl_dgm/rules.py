@@ -166,8 +166,6 @@ def _check_class_terms(stage: Stage, prefix: str) -> None:
         raise UserError(f"{given} would leave the sum without all classes but the likeliest; use 2, or 0 for all")
     if terms and threshold:
         raise UserError(f"{given} and objective.class_threshold={threshold} both leave classes out; use 0 for one")
-    if terms and stage.network.norm == "batch":
-        raise UserError(f"{given} is not for network.norm=batch, which needs all classes; use network.norm=group, or 0")
 
 
 def _check_pixels(config: Config, stage: Stage, prefix: str) -> None:

@@ -186,7 +186,6 @@ REFUSED_TOGETHER: list[tuple[str, str]] = [
     ("model=m2 objective.class_terms=1", "without all classes but the likeliest; use 2, or 0 for all"),
     ("model=m2 objective.class_terms=-1", "objective.class_terms=-1 is negative"),
     ("model=m2 objective.class_terms=2 objective.class_threshold=0.1", "both leave classes out; use 0 for one"),
-    ("model=m2 objective.class_terms=2 network.norm=batch", "which needs all classes; use network.norm=group, or 0"),
     ("model=m2 network=conv data=mnist data.pca=9", "without a place; use network.name=mlp, or leave"),
     ("model=m2 data=mnist data.pca=9 data.min_pixel_sd=0.1", "both leave out what doesn't vary; use data.min"),
     ("model=m2 data=mnist data.side=32", "data.side=32 resizes images of norb, lfw, folder, not of mnist"),

@@ -115,11 +115,11 @@ class Objective:
 
     def _traces(self, f: Factorisation, batch: Batch, noise: Mapping[str, Noise]) -> tuple[Trace | None, Trace]:
         x, analytic, threshold = batch.x_unlabelled, self._analytic(f), self.settings.class_threshold
+        terms = self._class_terms(f)
         if self.has_labels and (self.joint or (threshold and self.smaller)):
             pair = noise["labelled"], noise["unlabelled"]
             sizes = "smaller" if self.smaller and threshold else "same"
-            return bounds.traces(f, (batch.x_labelled, x), batch.y_labelled, pair, analytic, threshold, sizes)
-        terms = self._class_terms(f)
+            return bounds.traces(f, (batch.x_labelled, x), batch.y_labelled, pair, analytic, threshold, sizes, terms)
         t_u = bounds.trace(f, x, bounds.classes(f, x), noise["unlabelled"], analytic, threshold, class_terms=terms)
         if not self.has_labels:
             return None, t_u

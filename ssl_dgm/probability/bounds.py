@@ -60,6 +60,7 @@ def trace(
     class_threshold: float = 0.0,
     given: Given | None = None,
     class_terms: int = 0,
+    among: Tensor | None = None,
 ) -> Trace:
     """Walks q from the observed x, drawing each latent from its noise, then scores both lists.
 
@@ -73,6 +74,7 @@ def trace(
         given: labels of the first rows of an enumeration with a `class_threshold`. Then only terms of a weight other
             than 0 are computed, in shapes that depend on the values; without it the others are too, and count 0.
         class_terms: of an enumerated y, the classes of every row that are computed (see `likeliest_and_one`); 0: all.
+        among: one-hot labels [B_l, K] of the first rows, which are then among those classes.
     """
     values: dict[str, Tensor | Shared] = {f.observed: x} if y is None else {f.observed: x, "y": y}
     drawn: dict[str, Any] = {}
@@ -105,7 +107,8 @@ def trace(
         if name == "y":
             q_y = dataclasses.replace(drawn["y"], features=values["h"]) if "h" in f.q else drawn["y"]
         if name == "y" and class_terms:
-            few = Few(*likeliest_and_one(q["y"], noise["y"].squeeze(-1), class_terms), q["y"])
+            known = q["y"] if among is None else _with_labels(q["y"], among)
+            few = Few(*likeliest_and_one(known, noise["y"].squeeze(-1), class_terms), q["y"])
             weights, values["y"] = few.weights, few.y
         if name != "y" or not class_threshold:
             continue
@@ -129,6 +132,7 @@ def traces(
     analytic: Collection[str],
     class_threshold: float,
     sizes: str = "smaller",
+    class_terms: int = 0,
 ) -> tuple[Trace, Trace]:
     """The trace of labelled rows with their y, and that of unlabelled rows with y enumerated, by one walk for both.
 
@@ -139,7 +143,8 @@ def traces(
         y: one-hot, [B_l, K].
         noise: of either.
         sizes: 'smaller': only terms that count are computed, in shapes that depend on the values, for a
-            `class_threshold` above 0; 'same': every class of every row, labelled ones included.
+            `class_threshold` above 0; 'same': as many classes of labelled rows as of the others.
+        class_terms: how many these are; 0: all.
     """
     num = len(y)
     if sizes == "smaller":
@@ -147,7 +152,8 @@ def traces(
     else:
         own = {name: _repeated(noise[0].get(name), drawn, num) for name, drawn in noise[1].items()}
         together = {name: torch.cat([own[name], drawn], 2) for name, drawn in noise[1].items()}
-        both = trace(f, torch.cat(x), classes(f, x[0]), together, analytic, class_threshold)
+        few = {"class_terms": class_terms, "among": y} if class_terms else {}
+        both = trace(f, torch.cat(x), classes(f, x[0]), together, analytic, class_threshold, **few)
 
     def given(terms: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: (term[..., :num] * y.T).sum(1, keepdim=True) for name, term in terms.items()}
@@ -162,6 +168,12 @@ def traces(
     labelled_rows = Trace(given(both.p), given(both.q), both.values, q_y=rows_of(q_y, slice(num)))
     others = rows_of(q_y, slice(num, None))
     return labelled_rows, Trace(enumerated(both.p), enumerated(both.q), both.values, weights, others)
+
+
+def _with_labels(log_q_y: Tensor, labels: Tensor) -> Tensor:
+    """log q(y | .) [.., K, B] that is sure of the labels [B_l, K] of the first rows."""
+    first, others = labels.T.log(), log_q_y[..., len(labels) :]
+    return torch.cat([first.expand(*others.shape[:-1], len(labels)), others], -1)
 
 
 def _repeated(given: Tensor | None, like: Tensor, num: int) -> Tensor:

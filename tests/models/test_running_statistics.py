@@ -13,7 +13,7 @@ from test_fitting import quiet, train
 from zoo import SEEDS, D, K, losses_of, make, make_batch, make_noise
 
 import ssl_dgm
-from ssl_dgm.config import BudgetConfig, ModelConfig, NetworkConfig, OptimizerConfig, Stage
+from ssl_dgm.config import BudgetConfig, ModelConfig, NetworkConfig, ObjectiveConfig, OptimizerConfig, Stage
 from ssl_dgm.models import create
 from ssl_dgm.training import fit
 
@@ -97,10 +97,10 @@ SIDE = 12  # the smallest whose maps come down to 1 x 1
 
 
 @modes
-@pytest.mark.parametrize("kind", ["conv", "figueroa"])
-def test_every_parameter_of_convolutions_learns_in_both_modes_alike(kind: str, mode: str) -> None:
+@pytest.mark.parametrize(("kind", "terms"), [("conv", 0), ("conv", 2), ("figueroa", 0)])
+def test_every_parameter_of_convolutions_learns_in_both_modes_alike(kind: str, terms: int, mode: str) -> None:
     network = NetworkConfig(name=kind, hidden=[8], norm="batch")
-    stage = Stage(ModelConfig("m2", z_dim=2, h_dim=5), network)
+    stage = Stage(ModelConfig("m2", z_dim=2, h_dim=5), network, ObjectiveConfig(class_terms=terms))
 
     def model(mode: str) -> Any:
         return create(
