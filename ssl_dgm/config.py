@@ -194,7 +194,7 @@ class TrainerConfig:
     """How a run is carried out."""
 
     validate_every: int = 1  # epochs
-    checkpoint_every: int = 5  # epochs
+    checkpoint_every: int = 5  # epochs; long ones have a checkpoint each
     replicas: str = "auto"  # vmap, loop, or auto: loop on a CPU, vmap elsewhere
     progress: bool = True
     compile: str = "auto"  # torch.compile: always, never, or auto: long runs on a CPU whose tensors keep their shapes

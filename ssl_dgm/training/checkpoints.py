@@ -1,11 +1,14 @@
 """Checkpoints at the ends of epochs: the last and the one before, each named by its own content."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytorch_lightning as pl
 
 from ssl_dgm.files import sha256_of, write_atomic
+
+LONGEST = 300.0  # seconds without a checkpoint after which the next end of an epoch has one, whatever its number
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -24,13 +27,14 @@ def newest_whole(folder: Path, say: Callable[[str], None]) -> Path | None:
 
 
 class Checkpoint(pl.Callback):
-    """Saves the trainer's whole state every few epochs, and whenever it stops, keeping the previous file."""
+    """Saves the trainer's whole state every few epochs or minutes and whenever it stops, keeping the previous file."""
 
     def __init__(self, folder: Path, every: int) -> None:
-        self.folder, self.every = folder, every
+        self.folder, self.every, self.saved = folder, every, time.monotonic()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if (trainer.current_epoch + 1) % self.every == 0 or trainer.should_stop:
+        late = time.monotonic() - self.saved > LONGEST
+        if (trainer.current_epoch + 1) % self.every == 0 or late or trainer.should_stop:
             self.save(trainer)
 
     def save(self, trainer: pl.Trainer) -> None:
@@ -41,6 +45,7 @@ class Checkpoint(pl.Callback):
         staged.rename(self.folder / f"epoch-{epochs}.{sha256_of(staged)[:16]}.ckpt")
         for old in checkpoints(self.folder)[2:]:
             old.unlink()
+        self.saved = time.monotonic()
 
 
 def remove(folder: Path) -> None:

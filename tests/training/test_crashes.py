@@ -9,9 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 from conftest import SMOKE, Outcome, start_process
 
 from ssl_dgm.files import read_json
+from ssl_dgm.training import checkpoints
 
 Command = Callable[..., Outcome]
 Start = Callable[..., subprocess.Popen[str]]
@@ -59,6 +61,22 @@ def test_killed_and_resumed_is_bit_equal_to_uninterrupted(process: Start, tmp_pa
     assert "resuming" in out, err
     assert trained(tmp_path / "runs") == trained(undisturbed)
     assert len(trained(undisturbed)[1]) == 2 * EPOCHS
+
+
+@pytest.mark.parametrize(("longest", "epochs"), [(3600.0, []), (0.0, [1, 2, 3])])
+def test_long_epochs_have_a_checkpoint_each(
+    longest: float, epochs: list[int], command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved, save = [], checkpoints.Checkpoint.save
+
+    def seen(self: checkpoints.Checkpoint, trainer: pl.Trainer) -> None:
+        save(self, trainer)
+        saved.append(trainer.current_epoch + 1)
+
+    monkeypatch.setattr(checkpoints.Checkpoint, "save", seen)
+    monkeypatch.setattr(checkpoints, "LONGEST", longest)
+    assert command(*SMOKE, "budget.epochs=3", "trainer.checkpoint_every=1000").code == 0
+    assert saved == epochs
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
