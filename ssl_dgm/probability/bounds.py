@@ -152,8 +152,9 @@ def traces(
     else:
         own = {name: _repeated(noise[0].get(name), drawn, num) for name, drawn in noise[1].items()}
         together = {name: torch.cat([own[name], drawn], 2) for name, drawn in noise[1].items()}
-        few = {"class_terms": class_terms, "among": y} if class_terms else {}
-        both = trace(f, torch.cat(x), classes(f, x[0]), together, analytic, class_threshold, **few)
+        both = trace(
+            f, torch.cat(x), classes(f, x[0]), together, analytic, class_threshold, class_terms=class_terms, among=y
+        )
 
     def given(terms: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: (term[..., :num] * y.T).sum(1, keepdim=True) for name, term in terms.items()}
