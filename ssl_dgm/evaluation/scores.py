@@ -8,11 +8,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ssl_dgm.bars import bar
 from ssl_dgm.data.inputs import Inputs, Posteriors
 from ssl_dgm.models.base import DeepGenerativeModel
 from ssl_dgm.probability.randomness import Streams
 
 ELEMENTS_PER_BLOCK = 20_000_000  # floats of the widest tensor of one block: 80 MB
+PATIENCE = 5.0  # seconds of scoring before a bar is shown
 
 
 def blocks(num_rows: int, elements_per_row: int, device: torch.device, first: int = 0) -> tuple[Tensor, ...]:
@@ -45,6 +47,7 @@ def sampled(
     samples: int,
     draw_inputs: bool,
     first: int = 0,
+    verbose: bool = False,
 ) -> Tensor:
     """A score that needs noise, [S, N, ...]: `model.bound`, `model.importance_weighted` or `model.class_log_joint`.
 
@@ -52,15 +55,19 @@ def sampled(
         samples: M draws of the latents per row and class.
         draw_inputs: score one draw of the inputs (binarised pixels) instead of their means.
         first: row that is scored.
+        verbose: show a bar where it takes long: a network of convolutions sees every row once for each class.
     """
     f, parts = model.factorisation, []
     inputs_streams = Streams(model.seeds, "evaluation inputs", model.device)
     noise_streams = Streams(model.seeds, "evaluation noise", model.device)
+    done = bar("scored", "row", total=num_rows - first, delay=PATIENCE, disable=not verbose)
     for rows in blocks(num_rows, samples * f.num_classes * model.widest, model.device, first):
         repeated = rows.expand(len(model.seeds), -1)
         x = inputs.draw(repeated, inputs_streams) if draw_inputs else inputs.mean(rows).expand(len(model.seeds), -1, -1)
         noise = model.noise(noise_streams, x=f.noise_shapes(len(rows), samples, enumerate_y=True))["x"]
         parts.append(model.per_seed(score, x, noise))
+        done.update(len(rows))
+    done.close()
     return torch.cat(parts, 1)
 
 

@@ -129,7 +129,7 @@ def _metrics(
 
 def _densities(job: Job, model: DeepGenerativeModel, test: Inputs) -> dict[str, Tensor]:
     """The bound on the test rows' log p(x), and an estimate of it where that is asked for, [S] each."""
-    config, num_rows = job.config, len(job.source.test_y)
+    config, num_rows, verbose = job.config, len(job.source.test_y), job.config.trainer.progress
     some = min(config.likelihood_rows or num_rows, num_rows)
     if job.first is not None:
         _, pixels = inputs(dataclasses.replace(job, first=None))
@@ -137,7 +137,7 @@ def _densities(job: Job, model: DeepGenerativeModel, test: Inputs) -> dict[str, 
         bound = stack(num_rows, 1, model.bound)
         estimate = partial(stack, score=model.importance_weighted)
     else:
-        bound = scores.sampled(model, model.bound, test, num_rows, 1, draw_inputs=True)
+        bound = scores.sampled(model, model.bound, test, num_rows, 1, draw_inputs=True, verbose=verbose)
         by = likelihood.by_chains if config.likelihood_estimator == "hmc" else likelihood.by_q
         estimate = partial(by, model, test)
     found = {"test/bound": bound.mean(1)}
@@ -145,7 +145,7 @@ def _densities(job: Job, model: DeepGenerativeModel, test: Inputs) -> dict[str, 
         found["test/bound_pixels"] = found["test/bound"] + job.source.whitening.log_jacobian
     if samples := config.likelihood_samples:
         job.say(f"log p(x) of {some:,} test rows, {samples:,} importance samples each")
-        found["test/log_likelihood"] = estimate(some, samples, verbose=config.trainer.progress).mean(1)
+        found["test/log_likelihood"] = estimate(some, samples, verbose=verbose).mean(1)
     return found
 
 
@@ -160,8 +160,8 @@ def _posterior_of_classes(config: Config, model: DeepGenerativeModel) -> Callabl
     """log-probabilities of the classes [S, N, K] of the rows of inputs, from a first one to the last."""
     if config.classify == "discriminative":
         return lambda inputs, rows, first: scores.log_q_y(model, inputs, rows, first)
-    samples, joint = config.generative_samples, model.class_log_joint
-    return lambda inputs, rows, first: scores.sampled(model, joint, inputs, rows, samples, False, first)
+    score = partial(scores.sampled, model, model.class_log_joint, samples=config.generative_samples, draw_inputs=False)
+    return lambda inputs, rows, first: score(inputs, rows, first=first, verbose=config.trainer.progress)
 
 
 def open_first_stage(job: Job, result: Result) -> FirstStage:

@@ -13,7 +13,7 @@ from torch import Tensor
 from ssl_dgm import models
 from ssl_dgm.config import ModelConfig, NetworkConfig, Stage
 from ssl_dgm.data.inputs import Pixels
-from ssl_dgm.evaluation import likelihood
+from ssl_dgm.evaluation import likelihood, scores
 from ssl_dgm.models.base import DeepGenerativeModel
 
 D, K = 12, 3
@@ -88,6 +88,19 @@ def test_a_bar_counts_every_draw_of_every_row_where_it_is_wished(
     assert capsys.readouterr().err == ""
     likelihood.by_q(model, x, 7, 40, verbose=True)
     assert "280/280" in capsys.readouterr().err
+
+
+def test_the_bound_of_many_rows_has_a_bar_once_it_takes_long(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, x = make("m2", z_dim=1), rows(7)
+    scores.sampled(model, model.bound, x, 7, 1, draw_inputs=True, verbose=True)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(scores, "PATIENCE", 0)
+    scores.sampled(model, model.bound, x, 7, 1, draw_inputs=True)
+    assert capsys.readouterr().err == ""
+    scores.sampled(model, model.bound, x, 7, 1, draw_inputs=True, first=3, verbose=True)
+    assert "4/4" in capsys.readouterr().err
 
 
 # --- Proposals fitted to chains
