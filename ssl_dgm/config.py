@@ -55,6 +55,8 @@ class NetworkConfig:
     init: str = "torch"
     init_sd: float = 0.001
     norm: str = "none"  # batch: BatchNorm where parents are x, z1, h or a and GroupNorm elsewhere; group
+    dropout: float = 0.0  # share of the hidden units of q's networks that an update leaves out
+    dropout_y: float | None = None  # of those of q(y | .); null: the same
 
 
 @dataclass
@@ -175,9 +177,7 @@ class ClassesConfig:
     """Semi-unsupervised learning: which classes have labelled rows, and slots of y that belong to no known class."""
 
     labelled: list[int] | None = None  # null: all that are not hidden
-    hidden: list[int] | None = (
-        None  # classes without a labelled row; null: all that are not labelled, if those are told
-    )
+    hidden: list[int] | None = None  # classes without a labelled row; null: all but the labelled, if those are told
     extra: int = 0  # slots besides one per class
 
 
@@ -273,11 +273,11 @@ TRANSDUCTIVE = ("tsvm", "cae", "mtc", "label_spreading", "self_training")
 # What may stand on the features of an M1.
 CLASSIFIERS = ("logistic", "knn", "svm", "tsvm", "label_spreading", "self_training")
 UNUSED_BY_ESTIMATOR = (
-    "objective", "optimizer", "budget", "m1_seed", "classifier", "features", "classify",
-    "generative_samples", "prediction_draws", "likelihood_samples", "likelihood_estimator",
-    "likelihood_rows", "selection", "network.name", "network.activation",
-    "network.init", "network.init_sd", "network.norm", "model.z_dim", "model.a_dim", "model.h_dim", "model.likelihood",
-    "model.mse_scale", "model.q_z", "model.q_log_var", "model.min_unit_sd", "classes.extra", "data.order",
+    "objective", "optimizer", "budget", "m1_seed", "classifier", "features", "classify", "generative_samples",
+    "prediction_draws", "likelihood_samples", "likelihood_estimator", "likelihood_rows", "selection", "network.name",
+    "network.activation", "network.init", "network.init_sd", "network.norm", "network.dropout", "network.dropout_y",
+    "model.z_dim", "model.a_dim", "model.h_dim", "model.likelihood", "model.mse_scale", "model.q_z", "model.q_log_var",
+    "model.min_unit_sd", "classes.extra", "data.order",
 )  # fmt: skip
 
 

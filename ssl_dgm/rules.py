@@ -99,6 +99,9 @@ def check(config: Config) -> None:
         if not 0 <= stage.objective.class_threshold <= 1:
             threshold = f"{prefix}objective.class_threshold={stage.objective.class_threshold}"
             raise UserError(f"{threshold} is no probability; use for example 0.1, or 0 for exact sums over classes")
+        for name in ("dropout", "dropout_y"):
+            if (share := getattr(stage.network, name)) is not None and not 0 <= share < 1:
+                raise UserError(f"{prefix}network.{name}={share} is no share of units; use 0, or for example 0.5")
         _check_class_terms(stage, prefix)
         _check_pixels(config, stage, prefix)
         o = stage.optimizer
@@ -251,6 +254,11 @@ def _check_algorithm(config: Config) -> None:
                 f"objective.{setting}={value} weighs terms of the bound, which objective.algorithm={o.algorithm} does "
                 f"not maximise; add objective.{setting}={plain:g}"
             )
+    if config.network.dropout:
+        raise UserError(
+            f"network.dropout={config.network.dropout} is of updates of the bound, which objective.algorithm="
+            f"{o.algorithm} does not maximise; use network.dropout=0"
+        )
     if o.algorithm == "monte_carlo_em" and o.draws > 1:
         raise UserError(f"objective.draws={o.draws}, but monte_carlo_em has one chain a row; use objective.draws=1")
 

@@ -103,7 +103,9 @@ class DeepGenerativeModel(pl.LightningModule):
         """One replica's factorisation with freshly initialised networks."""
         n, m = self.stage.network, self.stage.model
         images = {} if self.image is None else {"x": self.image}
-        architecture = Architecture(tuple(n.hidden), n.activation, n.init, n.init_sd, n.name, images, m.h_dim, n.norm)
+        dropped = n.dropout, n.dropout if n.dropout_y is None else n.dropout_y
+        sizes = tuple(n.hidden)
+        architecture = Architecture(sizes, n.activation, n.init, n.init_sd, n.name, images, m.h_dim, n.norm, *dropped)
         return self.factors(
             Factors(self.dims(), architecture, m.likelihood, self.trials, m.mse_scale, prior=self.prior)
         )

@@ -65,11 +65,15 @@ class Objective:
             decisions = {name: (1, 1, num_unlabelled, 1) for name in f.latents}
             return {"unlabelled": f.noise_shapes(num_unlabelled), "decisions": decisions}
         if f.relaxed:
-            return {"unlabelled": f.noise_shapes(num_labelled + num_unlabelled, draws, relaxed=True)}
+            num = num_labelled + num_unlabelled
+            return {"unlabelled": f.noise_shapes(num, draws, relaxed=True) | f.dropout_shapes(num)}
         terms = self._class_terms(f)
         incomplete = "y" in f.q and (self.settings.class_threshold > 0 or terms > 0)
-        shapes = {"unlabelled": f.noise_shapes(num_unlabelled, draws, True, incomplete, class_terms=terms)}
-        return shapes | ({"labelled": f.noise_shapes(num_labelled, draws)} if self.has_labels else {})
+        own = f.noise_shapes(num_unlabelled, draws, True, incomplete, class_terms=terms)
+        shapes = {"unlabelled": own | f.dropout_shapes(num_unlabelled)}
+        if not self.has_labels:
+            return shapes
+        return shapes | {"labelled": f.noise_shapes(num_labelled, draws) | f.dropout_shapes(num_labelled)}
 
     def losses(
         self, f: Factorisation, batch: Batch, noise: Mapping[str, Noise], warm_up: Tensor, shares: Shares = EVERY_ROW

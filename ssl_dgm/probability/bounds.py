@@ -68,7 +68,8 @@ def trace(
         x: [B, D].
         y: one-hot [B, K] when given, `classes(f)` [K, 1, K] when enumerated, None for a model without y and where y is
             relaxed. Then 'y' is to be among `analytic`: a density at a point of the simplex means nothing.
-        noise: standard-normal draws of the shapes of `f.noise_shapes`, of the rows that are not among `given`.
+        noise: standard-normal draws of the shapes of `f.noise_shapes`, of the rows that are not among `given`; in an
+            update with dropout those of `f.dropout_shapes` too.
         analytic: latents whose terms are replaced by their expectations under q, in closed form (see `f.analytic`).
         class_threshold: of an enumerated y, below which q(y | .) a class may be left out (see `roulette`).
         given: labels of the first rows of an enumeration with a `class_threshold`. Then only terms of a weight other
@@ -95,6 +96,8 @@ def trace(
         only = kept or few
         return term if only is None else only.spread(term)
 
+    dropout = [name for name in f.dropout_shapes(len(x)) if name in noise]
+    values |= {name: noise_of(name)[0, 0] for name in dropout}
     q, p = {}, {}
     for name, factor in f.q.items():
         if name not in f.latents:
@@ -117,6 +120,8 @@ def trace(
         if given is not None:
             kept = Kept(given.y, weights)
             values = {known: kept.pick(rows(value)) for known, value in values.items()}
+    for name in dropout:
+        del values[name]
     for name, factor in f.p.items():
         p[name] = score(name, factor(values))
     shape = torch.broadcast_shapes((1, 1, 1), *(term.shape for term in (*p.values(), *q.values())))

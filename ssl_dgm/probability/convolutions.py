@@ -59,19 +59,17 @@ def encoder(kind: str, image: Image, classifier: bool = False) -> list[Layer]:
 
 
 def decoder(kind: str, image: Image, channels: int) -> tuple[Image, list[Layer]]:
-    """The maps that a Linear fills, and the transposed convolutions from there to so many channels of an image.
+    """The maps that come first, and the transposed convolutions from there to so many channels of an image.
 
-    figueroa: table 5, the mirror of table 4; the Linear is its first layer. conv: the mirror, and a fourth that keeps
-    the size.
+    figueroa: table 5, the mirror of table 4. conv: the encoder's layers in the encoder's order, so that maps are many
+    where they are small, and a fourth that mixes the channels of a pixel, as in the notebooks.
     """
     layers = encoder(kind, image)
     maps = sizes(image, layers)[-1]
-    if kind == "figueroa":
-        ends = [layer.channels for layer in reversed(layers[:-1])] + [channels]
-    else:
-        ends = [layer.channels for layer in reversed(layers)]
-    mirrored = [layer._replace(channels=end) for layer, end in zip(reversed(layers), ends, strict=True)]
-    return maps, mirrored + ([] if kind == "figueroa" else [Layer(channels, 3, 1, 1)])
+    if kind == "conv":
+        return maps, [*layers, Layer(channels, 1, 1, 0)]
+    ends = [layer.channels for layer in reversed(layers[:-1])] + [channels]
+    return maps, [layer._replace(channels=end) for layer, end in zip(reversed(layers), ends, strict=True)]
 
 
 def sizes(image: Image, layers: Sequence[Layer]) -> list[Image]:
@@ -84,7 +82,7 @@ def sizes(image: Image, layers: Sequence[Layer]) -> list[Image]:
 
 
 def fits(kind: str, image: Image) -> bool:
-    """Whether the decoder's mirror of the encoder gives back the image's size."""
+    """Whether the decoder gives back the image's size."""
     (_, *size), layers = decoder(kind, image, 1)
     for layer in layers:
         size = [(s - 1) * layer.stride - 2 * layer.padding + layer.kernel + layer.extra for s in size]
@@ -124,9 +122,10 @@ class Trunk(nn.Module):
 
 
 class Picture(nn.Module):
-    """A Linear and transposed convolutions, from hidden rows [..., H] to all heads of an image at once.
+    """Transposed convolutions from hidden rows [..., H] to all heads of an image at once.
 
-    Every layer but the last is followed by a non-linearity.
+    Every layer but the last is followed by a non-linearity. Figueroa's decoder has a Linear more between H and the
+    first maps; Ojha's rows are these maps.
 
     Args:
         heads: size of every output: D, or D times the parameters of a pixel, which stand side by side.
@@ -142,7 +141,7 @@ class Picture(nn.Module):
         self.activation, normed = (F.relu, normed) if kind == "figueroa" else (activation, "none")
         widths = [self.maps[0], *(layer.channels for layer in layers)]
         self.widest = max(math.prod(self.maps), max(widths) * math.prod(image[1:]))
-        self.linear = nn.Linear(size, math.prod(self.maps))
+        self.linear = nn.Linear(size, math.prod(self.maps)) if kind == "figueroa" else nn.Identity()
         self.convolutions = nn.ModuleList(
             nn.ConvTranspose2d(width, layer.channels, layer.kernel, layer.stride, layer.padding, layer.extra)
             for width, layer in zip(widths, layers)

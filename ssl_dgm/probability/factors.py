@@ -17,6 +17,11 @@ from ssl_dgm.probability.distributions import Bernoulli, Categorical, Distributi
 from ssl_dgm.probability.networks import Architecture, FeatureNetwork, Network, Values, rows
 
 
+def dropout_of(name: str) -> str:
+    """What the noise of the dropout in a variable's network is called."""
+    return f"dropout of {name}"
+
+
 class Factor(nn.Module):
     """log-density of `name` given `parents`; subclasses map the parents' values to a distribution."""
 
@@ -76,7 +81,9 @@ class NetworkFactor(Factor):
         self.dim = dim
         heads = dict.fromkeys(self.heads, dim * self.parameters_per_value)
         image = architecture.images.get(name)
-        self.network = Network(parents, heads, architecture, norm=norm, image=image, classifier=self.classifier)
+        self.network = Network(
+            parents, heads, architecture, norm=norm, image=image, classifier=self.classifier, noise=dropout_of(name)
+        )
 
 
 class NormalFactor(NetworkFactor):
@@ -103,7 +110,8 @@ class SplitNormalFactor(NormalFactor):
         log_var_parents: Sequence[str] = (),
     ) -> None:
         super().__init__(name, dim, parents, architecture, norm)
-        self.log_var = Network({p: parents[p] for p in log_var_parents}, {"log_var": dim}, architecture, norm=norm)
+        own = {p: parents[p] for p in log_var_parents}
+        self.log_var = Network(own, {"log_var": dim}, architecture, norm=norm, noise=dropout_of(name))
 
     def forward(self, values: Values) -> Gaussian:
         return Gaussian(**self.network(values), **self.log_var(values))
@@ -182,7 +190,8 @@ class Features(Deterministic):
 
     def __init__(self, name: str, dim: int, parents: dict[str, int], architecture: Architecture) -> None:
         super().__init__(name, tuple(parents))
-        self.dim, self.network = dim, FeatureNetwork(parents, dim, architecture, architecture.norm)
+        self.dim = dim
+        self.network = FeatureNetwork(parents, dim, architecture, architecture.norm, dropout_of(name))
 
     def forward(self, values: Values) -> Tensor:  # type: ignore[override]
         """[B, H] of the parents' values [B, D]."""
@@ -270,6 +279,11 @@ class Factorisation(nn.Module):
             and isinstance(self.q[name], NormalFactor)
             and set(self.p[name].parents) <= set(order[:i])
         )
+
+    def dropout_shapes(self, batch: int) -> dict[str, tuple[int, ...]]:
+        """Shapes of the noise of q's dropout, [1, 1, B, units], by a name that is no variable's; `trace` takes it."""
+        units = {name: f.network.dropped_units for name, f in self.q.items() if isinstance(f, NetworkFactor | Features)}
+        return {dropout_of(name): (1, 1, batch, number) for name, number in units.items() if number}
 
     def noise_shapes(
         self,

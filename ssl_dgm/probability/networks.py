@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial, reduce
-from itertools import pairwise
+from itertools import pairwise, repeat
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn import init
 
-from ssl_dgm.probability.convolutions import Activation, Image, Picture, Trunk
+from ssl_dgm.probability.convolutions import Activation, Image, Picture, Trunk, decoder
 from ssl_dgm.probability.norms import norm as norm_layer
 
 ACTIVATIONS = {
@@ -33,6 +33,8 @@ class Architecture:
         images: shape by variable.
         features: units that Figueroa's decoder starts from.
         norm: of the convolutions that see an image.
+        dropout: share of the hidden units that is 0 where `Network.features` is given noise for it.
+        dropout_y: of q(y | .).
     """
 
     hidden: tuple[int, ...] = (500,)
@@ -43,6 +45,8 @@ class Architecture:
     images: Mapping[str, Image] = field(default_factory=dict)
     features: int = 100
     norm: str = "none"
+    dropout: float = 0.0
+    dropout_y: float = 0.0
 
 
 class Shared(NamedTuple):
@@ -109,6 +113,7 @@ class Network(nn.Module):
             rows of the batch.
         image: shape of the variable that the heads are of, if it is an image.
         classifier: whether it is q(y | .).
+        noise: name among the values of the noise of its dropout.
     """
 
     def __init__(
@@ -120,13 +125,18 @@ class Network(nn.Module):
         norm: str = "none",
         image: Image | None = None,
         classifier: bool = False,
+        noise: str = "",
     ) -> None:
         super().__init__()
-        self.activation: Activation = ACTIVATIONS[architecture.activation]
+        activation: Activation = ACTIVATIONS[architecture.activation]
         sizes = architecture.hidden if hidden is None else tuple(hidden)
-        if image is not None and architecture.kind == "figueroa":
-            # His decoder begins with a linear map from z to as many units as there are features.
-            sizes, self.activation = (architecture.features,), _same
+        if image is not None:
+            # A linear map alone: Figueroa's to as many units as there are features, Ojha's to the first maps.
+            maps, _ = decoder(architecture.kind, image, 1)
+            sizes = (architecture.features if architecture.kind == "figueroa" else math.prod(maps),)
+        self.activation: Activation = activation if image is None else _same
+        self.noise, self.dropout = noise, architecture.dropout_y if classifier else architecture.dropout
+        self.sizes = list(sizes)
         self.inputs = Sum(parents, sizes[0], architecture, classifier) if sizes else None
         self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         if image is None:
@@ -134,7 +144,7 @@ class Network(nn.Module):
                 {h: nn.Linear(sizes[-1], d) if sizes else Sum(parents, d, architecture) for h, d in heads.items()}
             )
         else:
-            self.heads = Picture(image, architecture.kind, sizes[-1], heads, self.activation, norm)
+            self.heads = Picture(image, architecture.kind, sizes[-1], heads, activation, norm)
         # Neither decoder has any in its dense layers.
         self.norms = nn.ModuleList(norm_layer(norm if image is None else "none", size) for size in sizes)
         self._initialise(architecture)
@@ -156,12 +166,23 @@ class Network(nn.Module):
                 _initialise(layer, fan_in.get(layer, own), None if spread else head, architecture)
 
     def features(self, values: Values) -> Tensor:
-        """The last hidden layer, [..., H], of a network that has one."""
+        """The last hidden layer, [..., H], of a network that has one.
+
+        Standard-normal `noise` among the values, [B, `dropped_units`], tells which units are 0, of all draws and
+        classes of a row; without it none are.
+        """
         assert self.inputs is not None
-        h = self.inputs(values)
-        for layer, norm in zip((_same, *self.hidden), self.norms):
+        h, noise = self.inputs(values), values.get(self.noise)
+        pieces = repeat(None) if noise is None else rows(noise).split(self.sizes, -1)
+        for layer, norm, piece in zip((_same, *self.hidden), self.norms, pieces):
             h = self.activation(norm(layer(h)))
+            h = h if piece is None else _dropped(h, piece, self.dropout)
         return h
+
+    @property
+    def dropped_units(self) -> int:
+        """Units of a row that dropout decides on; 0 without any."""
+        return sum(self.sizes) if self.dropout else 0
 
     def forward(self, values: Values) -> dict[str, Tensor]:
         """Every head's output."""
@@ -179,9 +200,11 @@ class FeatureNetwork(Network):
     Of images it is the first dense layer after the convolutions, of anything else one more than the architecture has.
     """
 
-    def __init__(self, parents: Mapping[str, int], size: int, architecture: Architecture, norm: str = "none") -> None:
+    def __init__(
+        self, parents: Mapping[str, int], size: int, architecture: Architecture, norm: str = "none", noise: str = ""
+    ) -> None:
         before = () if set(parents) & set(architecture.images) else architecture.hidden
-        super().__init__(parents, {}, architecture, (*before, size), norm)
+        super().__init__(parents, {}, architecture, (*before, size), norm, noise=noise)
 
     def forward(self, values: Values) -> Tensor:  # type: ignore[override]
         return self.features(values)
@@ -189,6 +212,12 @@ class FeatureNetwork(Network):
 
 def _same(x: Tensor) -> Tensor:
     return x
+
+
+def _dropped(h: Tensor, noise: Tensor, share: float) -> Tensor:
+    """h [..., B, H] with a share of its elements 0 and the others so much larger that the mean stays."""
+    kept = torch.special.ndtr(noise) >= share
+    return h * (kept.to(h.dtype) / (1 - share))
 
 
 def _initialise(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from zoo import SEEDS, SUMMED, K, losses_of, make, make_batch, make_noise, replica, roughen
 
-from ssl_dgm.config import ObjectiveConfig
+from ssl_dgm.config import NetworkConfig, ObjectiveConfig
 from ssl_dgm.models.objective import Objective
 from ssl_dgm.probability import auxiliary, bounds
 from ssl_dgm.probability.factors import CategoricalFactor
@@ -137,20 +137,25 @@ def test_a_latent_that_costs_less_than_its_free_bits_costs_nothing() -> None:
 
 @pytest.mark.parametrize("name", WITH_CLASSES)
 @pytest.mark.parametrize("left_out", [{}, {"class_threshold": 0.2}, {"class_terms": 2}])
-def test_rows_that_go_through_the_networks_together_have_the_same_loss(name: str, left_out: dict[str, Any]) -> None:
-    model = make(name, objective=settings(**left_out, draws=2))
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_rows_that_go_through_the_networks_together_have_the_same_loss(
+    name: str, left_out: dict[str, Any], dropout: float
+) -> None:
+    network = NetworkConfig(hidden=[8], dropout=dropout)
+    model = make(name, objective=settings(**left_out, draws=2), network=network)
     roughen(model)
     batch = make_batch(model)
     noise = make_noise(model, batch, draws=2)
     f, r, at = replica(model, 1), model.objective.labelled_weight, torch.ones(())
     rows = type(batch)(*(tensor[1] for tensor in batch))
-    apart, together = (
-        Objective(model.stage.objective, r, True, joint=joint).losses(f, rows, one(noise, 1), at)
-        for joint in (False, True)
+    apart, *others = (
+        Objective(model.stage.objective, r, True, joint, smaller).losses(f, rows, one(noise, 1), at)
+        for joint, smaller in ((False, False), (True, False), (True, True))
     )
-    assert apart.keys() == together.keys()
-    for term, value in apart.items():
-        torch.testing.assert_close(together[term], value, rtol=1e-4, atol=1e-4)
+    for together in others:
+        assert apart.keys() == together.keys()
+        for term, value in apart.items():
+            torch.testing.assert_close(together[term], value, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", [*WITH_CLASSES, "gmvae"])

@@ -34,7 +34,12 @@ def trunk(kind: str, image: Image, size: int = 7, normed: str = "batch", classif
 def picture(kind: str, image: Image, heads: tuple[int, ...] = (1, 1), normed: str = "batch") -> Picture:
     torch.manual_seed(0)
     sized = {f"head {i}": number * math.prod(image) for i, number in enumerate(heads)}
-    return Picture(image, kind, 5, sized, torch.tanh, normed)
+    return Picture(image, kind, hidden_units(kind, image), sized, torch.tanh, normed)
+
+
+def hidden_units(kind: str, image: Image) -> int:
+    """What a picture is made of: Ojha's first maps, or so many features."""
+    return math.prod(decoder(kind, image, 1)[0]) if kind == "conv" else 5
 
 
 # --- Sizes
@@ -54,13 +59,28 @@ def test_ojha_s_maps_are_those_of_the_notebooks() -> None:
     assert sizes(GREY, encoder("conv", GREY)) == [(64, 28, 28), (64, 28, 28), (64, 14, 14)]
     assert sizes(COLOUR, encoder("conv", COLOUR)) == [(128, 32, 32), (64, 16, 16), (32, 8, 8)]
     assert sizes(GREY, encoder("conv", GREY, classifier=True)) == [(32, 14, 14), (64, 7, 7), (64, 7, 7)]
-    assert [layer.channels for layer in decoder("conv", COLOUR, 3)[1]] == [32, 64, 128, 3]
+    maps, layers = decoder("conv", COLOUR, 3)
+    assert maps == (32, 8, 8)
+    assert [(layer.channels, layer.kernel, layer.stride) for layer in layers] == [
+        (128, 3, 1),
+        (64, 3, 2),
+        (32, 3, 2),
+        (3, 1, 1),
+    ]
+    maps, layers = decoder("conv", GREY, 1)
+    assert maps == (64, 14, 14)
+    assert [(layer.channels, layer.kernel, layer.stride) for layer in layers] == [
+        (64, 3, 1),
+        (64, 3, 1),
+        (64, 3, 2),
+        (1, 1, 1),
+    ]
 
 
 @every
 def test_images_become_vectors_and_vectors_images_of_the_same_size(kind: str, image: Image) -> None:
     assert trunk(kind, image)(rows(image, 2)).shape == (2, 7)
-    outputs = picture(kind, image, heads=(1, 3))(torch.randn(2, 5))
+    outputs = picture(kind, image, heads=(1, 3))(torch.randn(2, hidden_units(kind, image)))
     d = math.prod(image)
     assert {name: out.shape for name, out in outputs.items()} == {"head 0": (2, d), "head 1": (2, 3 * d)}
 
@@ -70,7 +90,7 @@ def test_images_become_vectors_and_vectors_images_of_the_same_size(kind: str, im
 def test_which_images_fit_is_known_without_a_network(kind: str) -> None:
     for image in [(1, 8, 8), (1, 27, 27), (3, 30, 30), (1, 30, 30), (3, 12, 12), (1, 28, 20), (1, 1, 784)]:
         try:
-            (out,) = picture(kind, image, (1,))(torch.randn(2, 5)).values()
+            (out,) = picture(kind, image, (1,))(torch.randn(2, hidden_units(kind, image))).values()
             made = out.shape == (2, math.prod(image)) and trunk(kind, image)(rows(image, 2)).shape == (2, 7)
         except RuntimeError:
             made = False
@@ -95,7 +115,7 @@ def test_an_encoder_is_torch_s_convolutions_of_the_image(kind: str) -> None:
 
 @kinds
 def test_a_decoder_is_torch_s_transposed_convolutions_to_the_image(kind: str) -> None:
-    own, h = picture(kind, SMALL, heads=(1, 2)), torch.randn(4, 5)
+    own, h = picture(kind, SMALL, heads=(1, 2)), torch.randn(4, hidden_units(kind, SMALL))
     channels, height, width = own.maps
     maps = own.linear(h).view(4, height, width, channels).permute(0, 3, 1, 2)
     for convolution in own.convolutions:
@@ -117,7 +137,7 @@ def test_a_decoder_is_torch_s_transposed_convolutions_to_the_image(kind: str) ->
 @kinds
 def test_rows_are_independent_whatever_leads(kind: str) -> None:
     encode, decode = trunk(kind, SMALL), picture(kind, SMALL)
-    x, h = rows(SMALL, 2, 3), torch.randn(2, 3, 5)
+    x, h = rows(SMALL, 2, 3), torch.randn(2, 3, hidden_units(kind, SMALL))
     encode(x), decode(h)
     encode.eval(), decode.eval()
     torch.testing.assert_close(encode(x)[1, 2], encode(x[1, 2]))
@@ -189,10 +209,12 @@ def test_features_are_a_last_hidden_layer(kind: str) -> None:
     assert len(g.hidden) == (kind == "mlp")
 
 
-def test_figueroa_s_decoder_starts_with_a_linear_map_of_the_size_of_the_features() -> None:
-    network = Network({"z": 3}, {"logits": math.prod(SMALL)}, architecture("figueroa"), image=SMALL)
+@kinds
+def test_a_decoder_starts_with_a_linear_map_of_the_size_of_the_features_or_of_the_first_maps(kind: str) -> None:
+    network = Network({"z": 3}, {"logits": math.prod(SMALL)}, architecture(kind), image=SMALL)
     z = torch.randn(2, 3)
-    assert network.inputs["z"].out_features == 4 and not network.hidden
+    assert network.inputs["z"].out_features == (4 if kind == "figueroa" else math.prod(decoder(kind, SMALL, 1)[0]))
+    assert not network.hidden
     torch.testing.assert_close(network.features({"z": z}), network.inputs["z"](z))
 
 
@@ -205,5 +227,6 @@ def test_convolutions_are_initialised_like_linear_layers(init: str) -> None:
     for layer in inner:
         assert layer.weight.std().item() == pytest.approx(expected[init], rel=0.05)
         assert bool(layer.bias.any()) == (init == "torch")
-    sd = {"torch": 1 / 3 / math.sqrt(3), "glorot": 0.003}
+    # Its weight is [64 channels of the maps, 1 of the image, 1, 1].
+    sd = {"torch": 1 / math.sqrt(3), "glorot": 0.003}
     assert last.weight.std().item() == pytest.approx(sd[init], rel=0.1)
