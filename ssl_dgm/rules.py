@@ -102,6 +102,11 @@ def check(config: Config) -> None:
         for name in ("dropout", "dropout_y"):
             if (share := getattr(stage.network, name)) is not None and not 0 <= share < 1:
                 raise UserError(f"{prefix}network.{name}={share} is no share of units; use 0, or for example 0.5")
+        if stage.network.dropout_y is not None and (prefix or config.model.name in ("m1", *WITHOUT_CLASSES)):
+            which = f"{prefix}network.dropout_y={stage.network.dropout_y}"
+            raise UserError(
+                f"{which} is of q(y | x), which {'M1' if prefix else config.model.name} has not; leave it out"
+            )
         _check_class_terms(stage, prefix)
         _check_pixels(config, stage, prefix)
         o = stage.optimizer

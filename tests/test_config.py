@@ -206,6 +206,8 @@ REFUSED_TOGETHER: list[tuple[str, str]] = [
     ("model=m1 data=mnist objective=wake_sleep", "objective.warm_up_epochs=30.0 weighs terms of the bound, which"),
     ("model=m2 network.dropout=1", "network.dropout=1.0 is no share of units; use 0, or for example 0.5"),
     ("model=m2 network.dropout_y=-0.1", "network.dropout_y=-0.1 is no share of units; use 0, or for example 0.5"),
+    ("model=avae network.dropout_y=0.5", "network.dropout_y=0.5 is of q(y | x), which avae has not; leave it out"),
+    ("model=m1m2 m1.network.dropout_y=0.5", "m1.network.dropout_y=0.5 is of q(y | x), which M1 has not"),
     ("model=m1 objective=wake_sleep network.dropout=0.5", "wake_sleep does not maximise; use network.dropout=0"),
     ("model=m1 objective=monte_carlo_em objective.draws=2", "monte_carlo_em has one chain a row; use objective.draws"),
     ("model=m1 likelihood_estimator=hmc", "likelihood_estimator=hmc has no use with likelihood_samples=0"),

@@ -166,7 +166,7 @@ class DeepGenerativeModel(pl.LightningModule):
         return replicas.over_seeds(one, parameters, *args, mode=self.replicas)
 
     def noise(self, streams: Streams, **shapes: Mapping[str, Sequence[int]]) -> dict[str, Noise]:
-        """Standard-normal draws [S, M, 1 or K, B, D] by group and latent, from a single draw per seed."""
+        """Standard-normal draws [S, *shape] by group and name (see `Objective.noise_shapes`), from one draw a seed."""
         sizes = [math.prod(shape) for group in shapes.values() for shape in group.values()]
         pieces = iter(streams.normal((sum(sizes),)).split(sizes, dim=1))
         return {

@@ -56,7 +56,7 @@ class Objective:
         return self.settings.updates_per_draw if self.settings.algorithm == "monte_carlo_em" else 1
 
     def noise_shapes(self, f: Factorisation, num_labelled: int, num_unlabelled: int) -> Groups:
-        """Shapes of the noise that `losses` takes, by group of rows and latent."""
+        """Shapes of the noise that `losses` takes: by group of rows, of the latents and of q's dropout."""
         draws = self.settings.draws
         if self.settings.algorithm == "wake_sleep":
             own = f.noise_shapes(num_unlabelled, draws)

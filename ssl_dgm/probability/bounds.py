@@ -96,8 +96,7 @@ def trace(
         only = kept or few
         return term if only is None else only.spread(term)
 
-    dropout = [name for name in f.dropout_shapes(len(x)) if name in noise]
-    values |= {name: noise_of(name)[0, 0] for name in dropout}
+    values |= {name: noise_of(name)[0, 0] for name in f.dropout_shapes(len(x)) if name in noise}
     q, p = {}, {}
     for name, factor in f.q.items():
         if name not in f.latents:
@@ -120,8 +119,6 @@ def trace(
         if given is not None:
             kept = Kept(given.y, weights)
             values = {known: kept.pick(rows(value)) for known, value in values.items()}
-    for name in dropout:
-        del values[name]
     for name, factor in f.p.items():
         p[name] = score(name, factor(values))
     shape = torch.broadcast_shapes((1, 1, 1), *(term.shape for term in (*p.values(), *q.values())))

@@ -81,9 +81,7 @@ class NetworkFactor(Factor):
         self.dim = dim
         heads = dict.fromkeys(self.heads, dim * self.parameters_per_value)
         image = architecture.images.get(name)
-        self.network = Network(
-            parents, heads, architecture, norm=norm, image=image, classifier=self.classifier, noise=dropout_of(name)
-        )
+        self.network = Network(parents, heads, architecture, norm=norm, image=image, classifier=self.classifier)
 
 
 class NormalFactor(NetworkFactor):
@@ -96,7 +94,10 @@ class NormalFactor(NetworkFactor):
 
 
 class SplitNormalFactor(NormalFactor):
-    """A Gaussian whose mean and log-variance have networks of their own, and different parents."""
+    """A Gaussian whose mean and log-variance have networks of their own, and different parents.
+
+    Dropout leaves out the same units of both.
+    """
 
     heads = ("mean",)
 
@@ -110,8 +111,7 @@ class SplitNormalFactor(NormalFactor):
         log_var_parents: Sequence[str] = (),
     ) -> None:
         super().__init__(name, dim, parents, architecture, norm)
-        own = {p: parents[p] for p in log_var_parents}
-        self.log_var = Network(own, {"log_var": dim}, architecture, norm=norm, noise=dropout_of(name))
+        self.log_var = Network({p: parents[p] for p in log_var_parents}, {"log_var": dim}, architecture, norm=norm)
 
     def forward(self, values: Values) -> Gaussian:
         return Gaussian(**self.network(values), **self.log_var(values))
@@ -190,8 +190,7 @@ class Features(Deterministic):
 
     def __init__(self, name: str, dim: int, parents: dict[str, int], architecture: Architecture) -> None:
         super().__init__(name, tuple(parents))
-        self.dim = dim
-        self.network = FeatureNetwork(parents, dim, architecture, architecture.norm, dropout_of(name))
+        self.dim, self.network = dim, FeatureNetwork(parents, dim, architecture, architecture.norm)
 
     def forward(self, values: Values) -> Tensor:  # type: ignore[override]
         """[B, H] of the parents' values [B, D]."""
@@ -241,6 +240,9 @@ class Factorisation(nn.Module):
             if missing := set(factor.parents) - set(known):
                 raise ValueError(f"{factor.label('q')} needs {sorted(missing)} before it is drawn")
             known.append(factor.name)
+            for network in factor.modules():
+                if isinstance(network, Network):
+                    network.noise = dropout_of(factor.name)
 
     @property
     def latents(self) -> tuple[str, ...]:

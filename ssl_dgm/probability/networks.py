@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial, reduce
 from itertools import pairwise, repeat
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import torch
@@ -113,8 +114,12 @@ class Network(nn.Module):
             rows of the batch.
         image: shape of the variable that the heads are of, if it is an image.
         classifier: whether it is q(y | .).
-        noise: name among the values of the noise of its dropout.
+
+    Attributes:
+        noise: name among the values of the noise of its dropout; those of q have one.
     """
+
+    noise = ""
 
     def __init__(
         self,
@@ -125,7 +130,6 @@ class Network(nn.Module):
         norm: str = "none",
         image: Image | None = None,
         classifier: bool = False,
-        noise: str = "",
     ) -> None:
         super().__init__()
         activation: Activation = ACTIVATIONS[architecture.activation]
@@ -135,7 +139,7 @@ class Network(nn.Module):
             maps, _ = decoder(architecture.kind, image, 1)
             sizes = (architecture.features if architecture.kind == "figueroa" else math.prod(maps),)
         self.activation: Activation = activation if image is None else _same
-        self.noise, self.dropout = noise, architecture.dropout_y if classifier else architecture.dropout
+        self.dropout = architecture.dropout_y if classifier else architecture.dropout
         self.sizes = list(sizes)
         self.inputs = Sum(parents, sizes[0], architecture, classifier) if sizes else None
         self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
@@ -161,6 +165,8 @@ class Network(nn.Module):
         for layer in self.modules():
             if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
                 own, head = layer.weight[0].numel(), head_of.get(layer)
+                if architecture.init == "fan_in" and isinstance(layer, nn.ConvTranspose2d):
+                    own = layer.weight[:, 0].numel()  # torch's own rule takes the other side
                 # Where nothing tells the components of p(z | y) apart, y stays without use.
                 spread = architecture.init == "willetts" and self.inputs is None and head == "log_var"
                 _initialise(layer, fan_in.get(layer, own), None if spread else head, architecture)
@@ -200,11 +206,9 @@ class FeatureNetwork(Network):
     Of images it is the first dense layer after the convolutions, of anything else one more than the architecture has.
     """
 
-    def __init__(
-        self, parents: Mapping[str, int], size: int, architecture: Architecture, norm: str = "none", noise: str = ""
-    ) -> None:
+    def __init__(self, parents: Mapping[str, int], size: int, architecture: Architecture, norm: str = "none") -> None:
         before = () if set(parents) & set(architecture.images) else architecture.hidden
-        super().__init__(parents, {}, architecture, (*before, size), norm, noise=noise)
+        super().__init__(parents, {}, architecture, (*before, size), norm)
 
     def forward(self, values: Values) -> Tensor:  # type: ignore[override]
         return self.features(values)
@@ -216,8 +220,7 @@ def _same(x: Tensor) -> Tensor:
 
 def _dropped(h: Tensor, noise: Tensor, share: float) -> Tensor:
     """h [..., B, H] with a share of its elements 0 and the others so much larger that the mean stays."""
-    kept = torch.special.ndtr(noise) >= share
-    return h * (kept.to(h.dtype) / (1 - share))
+    return torch.where(noise >= NormalDist().inv_cdf(share), h / (1 - share), 0.0)
 
 
 def _initialise(

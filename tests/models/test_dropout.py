@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from zoo import SEEDS, every_mode, every_model, losses_of, make, make_batch, make_noise
+from zoo import SEEDS, K, every_mode, every_model, losses_of, make, make_batch, make_noise
 
 from ssl_dgm.config import NetworkConfig
 from ssl_dgm.models.base import DeepGenerativeModel
-from ssl_dgm.probability.factors import Features, NetworkFactor, dropout_of
+from ssl_dgm.probability.factors import Features, NetworkFactor, SplitNormalFactor, dropout_of
 
 SHARE = 0.4
 ALL = 9.0  # noise that leaves nothing out
@@ -75,12 +75,33 @@ def test_a_feature_that_is_left_out_is_0() -> None:
     assert everything[:, -1].any() and not torch.equal(everything, plain)
 
 
-@every_model
-def test_a_share_of_the_units_is_left_out(name: str) -> None:
-    model = dropping(name)
-    noise = make_noise(model, make_batch(model, 400, 600))["unlabelled"]
-    for n in names(noise):
-        assert (torch.special.ndtr(noise[n]) < SHARE).float().mean().item() == pytest.approx(SHARE, abs=0.02)
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_every_row_and_layer_loses_units_of_its_own_and_the_others_count_more(share: float) -> None:
+    torch.manual_seed(0)
+    f = make("m2", network=NetworkConfig(hidden=[8, 7], dropout=share)).build()
+    q = f.q["z"]
+    assert isinstance(q, NetworkFactor) and f.dropout_shapes(5)["dropout of z"] == (1, 1, 5, 15)
+    noise, x, y = torch.randn(5, 15), torch.randn(5, 6), torch.eye(K)[:, None]
+    kept = torch.special.ndtr(noise) >= share
+    first, second = kept.split([8, 7], -1)
+    assert len({tuple(row) for row in kept.tolist()}) > 1
+    network = q.network
+    h = network.activation(network.inputs({"x": x, "y": y})) * first / (1 - share)  # type: ignore[misc]
+    h = network.activation(network.hidden[0](h)) * second / (1 - share)
+    values = {"x": x, "y": y, "dropout of z": noise}
+    torch.testing.assert_close(network.features(values), h)
+    torch.testing.assert_close(q(values).mean, network.heads["mean"](h))  # type: ignore[index]
+    many = network.features(values | {"x": x[:1], "dropout of z": torch.randn(40_000, 15)})
+    assert many.shape == (K, 40_000, 7) and (many == 0).float().mean().item() == pytest.approx(share, abs=0.01)
+
+
+def test_a_mean_and_a_log_variance_of_networks_of_their_own_lose_the_same_units() -> None:
+    q = make("m2", network=NetworkConfig(hidden=[8], dropout=SHARE), model_settings={"q_log_var": "x"}).build().q["z"]
+    assert isinstance(q, SplitNormalFactor)
+    x, y, noise = torch.randn(5, 6), torch.eye(K)[torch.arange(5) % K], torch.randn(5, 8)
+    kept = torch.special.ndtr(noise) >= SHARE
+    for network in (q.network, q.log_var):
+        assert torch.equal(network.features({"x": x, "y": y, "dropout of z": noise}) != 0, kept)
 
 
 def test_q_of_y_may_have_another_share() -> None:
