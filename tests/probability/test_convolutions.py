@@ -59,22 +59,12 @@ def test_ojha_s_maps_are_those_of_the_notebooks() -> None:
     assert sizes(GREY, encoder("conv", GREY)) == [(64, 28, 28), (64, 28, 28), (64, 14, 14)]
     assert sizes(COLOUR, encoder("conv", COLOUR)) == [(128, 32, 32), (64, 16, 16), (32, 8, 8)]
     assert sizes(GREY, encoder("conv", GREY, classifier=True)) == [(32, 14, 14), (64, 7, 7), (64, 7, 7)]
-    maps, layers = decoder("conv", COLOUR, 3)
-    assert maps == (32, 8, 8)
-    assert [(layer.channels, layer.kernel, layer.stride) for layer in layers] == [
-        (128, 3, 1),
-        (64, 3, 2),
-        (32, 3, 2),
-        (3, 1, 1),
-    ]
-    maps, layers = decoder("conv", GREY, 1)
-    assert maps == (64, 14, 14)
-    assert [(layer.channels, layer.kernel, layer.stride) for layer in layers] == [
-        (64, 3, 1),
-        (64, 3, 1),
-        (64, 3, 2),
-        (1, 1, 1),
-    ]
+    for image, first, widths in (
+        (GREY, (64, 14, 14), [(64, 3, 1), (64, 3, 1), (64, 3, 2), (1, 1, 1)]),
+        (COLOUR, (32, 8, 8), [(128, 3, 1), (64, 3, 2), (32, 3, 2), (3, 1, 1)]),
+    ):
+        maps, layers = decoder("conv", image, image[0])
+        assert maps == first and [(layer.channels, layer.kernel, layer.stride) for layer in layers] == widths
 
 
 @every
