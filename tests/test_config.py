@@ -53,6 +53,12 @@ def test_every_experiment_composes_and_opens_with_its_notebook(experiment: str) 
     assert f"experiment={experiment}" in head
 
 
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_no_experiment_of_the_papers_length_keeps_a_setting_of_a_shorter_budget(experiment: str) -> None:
+    config = compose([f"experiment={experiment}"])
+    assert config == compose([f"experiment={experiment}", f"budget={config.budget.name}"])
+
+
 def test_the_m1_of_a_stack_has_the_key_of_the_same_m1_run_alone() -> None:
     stack = compose(["model=m1m2", "labels=600", "m1_seed=3", "seeds=[0,1]", "budget=paper", "m1.network.hidden=[500]"])
     first = schema.first_stage(stack)

@@ -17,9 +17,9 @@ LEAST = 1e-3  # of q(y | .), as far as drawing one of the improbable classes goe
 
 @torch.no_grad()
 def roulette(log_q_y: Tensor, noise: Tensor, threshold: float) -> Tensor:
-    """1 / pi where a class is kept and 0 where it is not, [M, K, B]; pi = min(1, q(y | .) / threshold).
+    """1 / pi where a class is kept and 0 where it is not, [M, K, B]; pi = min(1, q(y | .) / min(threshold, max q)).
 
-    The likeliest class of a row is always kept. A threshold of 0 keeps all.
+    The likeliest class of a row is thus always kept, and each that is as likely. A threshold of 0 keeps all.
 
     Args:
         log_q_y: [M or 1, K, B].

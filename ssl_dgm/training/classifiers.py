@@ -39,7 +39,7 @@ def fit(job: Job, seeds: list[int]) -> None:
         facts["live_units"] = None if job.first is None else int(job.first.live.sum())
         confusion = clusters.of_classes(predicted, source.test_y, source.class_names)
         write_atomic(job.folder / f"seed-{seed}" / "confusion.csv", confusion)
-        if seed == seeds[0]:
+        if seed == min(seeds):
             make, names = partial(trained, job, None, seed), kinds.SETS[job.config.trainer.figures]
             kinds.at_end(make, job.folder, seed, names, job.say)
         save(job, seed, metrics, facts)

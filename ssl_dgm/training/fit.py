@@ -77,7 +77,7 @@ def check_device(config: Config, device: torch.device) -> None:
 
 
 def compiles(config: Config, device: torch.device, updates_per_epoch: int) -> bool:
-    """Whether the losses are compiled: it saves a sixth of an update on a CPU, and costs 20 to 40 s once.
+    """Whether the losses are compiled: it saves a sixth of an update on a CPU, and costs 15 to 40 s once.
 
     Not where tensors change their shapes at every update, which would be compiled for each.
 

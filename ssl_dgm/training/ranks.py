@@ -92,20 +92,8 @@ def _answered() -> Iterator[None]:
 
 
 def devices(first: torch.device, ranks: int) -> list[torch.device]:
-    """The device of every rank: neighbours of the first on GPUs, and the CPU for all otherwise.
-
-    Raises:
-        UserError: when this machine does not have so many.
-    """
-    if first.type != "cuda":
-        return [first] * ranks
-    index, there = first.index or 0, torch.cuda.device_count()
-    if index + ranks > there:
-        raise UserError(
-            f"trainer.devices={ranks} from {first} on asks for more than the {there} GPUs of this machine; use "
-            f"trainer.devices={there - index}"
-        )
-    return [torch.device("cuda", index + rank) for rank in range(ranks)]
+    """The device of every rank: the first GPUs, of which `find_devices` has found enough, or the CPU for all."""
+    return [torch.device("cuda", rank) if first.type == "cuda" else first for rank in range(ranks)]
 
 
 def join(model: DeepGenerativeModel, data: SeededDataModule, rank: int, ranks: int) -> None:

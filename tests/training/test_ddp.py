@@ -160,7 +160,6 @@ def test_settings_that_cannot_be_are_refused(words: tuple[str, ...], sentence: s
     assert sentence in str(refused.value)
 
 
-def test_more_gpus_than_there_are_are_refused() -> None:
-    with pytest.raises(UserError, match=r"trainer\.devices=99 from cuda:0 on asks for more than the \d+ GPUs"):
-        ranks.devices(torch.device("cuda:0"), 99)
+def test_ranks_are_on_neighbouring_gpus_or_all_on_the_cpu() -> None:
+    assert ranks.devices(torch.device("cuda:0"), 2) == [torch.device("cuda:0"), torch.device("cuda:1")]
     assert ranks.devices(torch.device("cpu"), 2) == [torch.device("cpu")] * 2
