@@ -44,11 +44,14 @@ def fit(*overrides: str, seed: int | None = None, verbose: bool = True, **arrays
             `data=npz` takes them (docs/own_data.md). They are kept in the runs folder, where `load` looks for them.
 
     Raises:
-        UserError: one sentence, before anything expensive, for what cannot be; and when the seed is lost.
+        UserError: one sentence, before anything expensive, for what cannot be, as arrays beside `data=...`; and when
+            the seed is lost.
         Stopped: when `time_limit` was reached; the same call continues.
     """
     words = [*overrides, *([] if verbose else ["trainer.progress=false"])]
     if arrays:
+        if named := [word for word in overrides if word.startswith(("data=", "data.file="))]:
+            raise UserError(f"ssl_dgm.fit has {named[0]} and arrays; give it one of them")
         words.insert(0, "data=npz")
     config = compose(words)
     if arrays:
@@ -189,20 +192,28 @@ class Fitted:
             raise UserError(f"{self.record['model']} has no M1 whose features could be had; use model=m1 or m1m2")
         return scores.posteriors(self.model, _exactly(rows), len(rows)).means.cpu().numpy()
 
-    def sample(self, n: int, y: int | None = None, seed: int = 0) -> np.ndarray:
+    def sample(self, n: int, y: int | str | None = None, seed: int = 0) -> np.ndarray:
         """Mean images of n draws from the generative model, float32 [n, H, W] or [n, H, W, C]; [n, D] of other rows.
 
         Args:
-            y: the class, or slot, of all of them; None: all in turn, 0, 1, 2, ..., for a model that has any.
+            y: the class by its number or name, or the slot, of all of them; None: all in turn, 0, 1, 2, ..., for a
+                model that has any.
 
         Raises:
-            UserError: for an estimator, and for a class that is not there.
+            UserError: for an estimator, for less than one draw, and for a class that is not there.
         """
         if not isinstance(self.model, DeepGenerativeModel):
             raise UserError(f"{self.record['model']} generates nothing; use model=m1, m2 or m1m2")
         if self.model.factorisation.conditions:
             raise UserError(f"{self.record['model']} draws images around a part that is given; use complete")
+        if n < 1:
+            raise UserError(f"n={n} is no number of samples; use 1 or more")
         classes, one_hot = self._job.slots.num_slots, None
+        if isinstance(y, str):
+            names = list(self._job.source.classes or ()) if self.model.has_classes else []
+            if y not in names:
+                raise UserError(f"y={y} is no class; {nearest(y, names) if names else 'use its number'}")
+            y = names.index(y)
         if y is not None and not (self.model.has_classes and 0 <= y < classes):
             known = f"there are 0 to {classes - 1}" if self.model.has_classes else "the model has no classes"
             raise UserError(f"y={y} is no class; {known}")
@@ -254,19 +265,26 @@ class Fitted:
             x = x[list(source.columns)]
         array = np.asarray(x)
         pixels = int(np.prod(source.shape))
-        if array.ndim < 2 or not len(array) or array[0].size != pixels:
+        if not len(array):
+            raise UserError("x has no rows; give one at least")
+        if array.ndim < 2 or array[0].size != pixels:
             shape = " x ".join(map(str, source.shape))
             images = f" or N images of {shape}" if source.is_image else ""
             raise UserError(f"x has shape {array.shape}; use [N, {pixels}]{images}")
         array = array.reshape(len(array), pixels)
         if source.real and source.whitening is None:
-            if array.dtype.kind not in "iufb" or not np.isfinite(array).all():
-                raise UserError("x holds what is no finite number; use the columns that the model was trained on")
+            if array.dtype.kind not in "iufb":
+                raise UserError(f"x holds {array.dtype} and not numbers; convert it, x.astype(float)")
+            if len(bad := np.argwhere(~np.isfinite(array))):
+                (row, column), value = bad[0], array[tuple(bad[0])]
+                name = f"{column} (counted from 0)" if source.columns is None else source.columns[column]
+                raise UserError(f"x has {value} in row {row} (from 0), column {name}; fill it in, or leave it out")
             array = array if source.scaling is None else source.scaling.apply(array)
         elif array.dtype == np.uint8:
             array = array.astype(np.float32) / 255
-        elif not (np.issubdtype(array.dtype, np.floating) and len(array) and array.min() >= 0 and array.max() <= 1):
-            raise UserError("x is neither uint8 from 0 to 255 nor float from 0 to 1; divide it by its largest value")
+        elif not (np.issubdtype(array.dtype, np.floating) and array.min() >= 0 and array.max() <= 1):
+            found = f"{array.dtype} from {array.min()} to {array.max()}" if array.dtype.kind in "iufb" else array.dtype
+            raise UserError(f"x is {found}; give uint8 from 0 to 255, or floats from 0 to 1: x / 255 if 255 is white")
         array = array if source.kept is None else array[:, source.kept]
         array = array.astype(np.float32, copy=False) if source.whitening is None else source.whitening.apply(array)
         return torch.from_numpy(array).to(self._job.device)

@@ -3,10 +3,13 @@
 import dataclasses
 import difflib
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 
 from ssl_dgm.config import Config, Stage, UserError, flatten
 
+# What pip install '.[...]' calls them.
+EXTRAS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm", "ray": "ray"}
 # Settings whose values are free text: paths, and names that people give.
 TEXTS = ("data.file", "data.test_file", "data.folder", "data.title", "data.target", "runs", "csv", "split.file")
 
@@ -83,6 +86,8 @@ def explain(message: str, choices: dict[str, list[str]]) -> str:
         option = match[1].partition("/")[2] or match[2]
         if group in choices:
             return f"{group}={option} is unknown; {nearest(option, choices[group])}"
+        if match[1] == "hydra/launcher" and match[2] in EXTRAS:
+            return f"hydra/launcher={match[2]} is not installed here; pip install '.[{EXTRAS[match[2]]}]'"
     not_converted = r"Value '(.*)' of type '.*?' could not be converted to (\w+)"
     if match := re.match(rf"{not_converted}|Value '(.*)' is not a valid (bool)", lines[0]):
         value, kind = match[1] or match[3], match[2] or match[4]
@@ -100,6 +105,19 @@ def explain(message: str, choices: dict[str, list[str]]) -> str:
     if match := re.match(r"Key '(.*)' (?:is )?not in", lines[0]):
         return f"'{where or match[1]}' is not a setting; {nearest(where or match[1], list(valid_keys()))}"
     return lines[0].rstrip(".") + (f" ({where})" if where else "") + "; see --help"
+
+
+def check_launcher(overrides: list[str]) -> None:
+    """Refuses to submit jobs where there is no Slurm to take them.
+
+    Raises:
+        UserError: then.
+    """
+    if "hydra/launcher=submitit_slurm" in overrides and shutil.which("srun") is None:
+        raise UserError(
+            "hydra/launcher=submitit_slurm submits jobs with srun, which is not on this machine; use "
+            "hydra/launcher=submitit_local, or joblib"
+        )
 
 
 def check_sweep(overrides: list[str], environment: Mapping[str, str]) -> None:

@@ -98,9 +98,13 @@ def folders(runs: Path) -> list[Path]:
 def find(name: Path) -> Path:
     """The folder of a run: `name` itself, or the only folder that begins with these words or with a part of its hash.
 
+    A bare name is looked for in `runs` where there are no runs beside it.
+
     Raises:
         UserError: when there is none, or there are several.
     """
+    if len(name.parts) == 1 and not folders(name.parent):
+        name = Path("runs") / name
     every = folders(name.parent)
     if name in every:
         return name

@@ -11,6 +11,7 @@ from ssl_dgm.config import (
     TRANSDUCTIVE,
     WITHOUT_CLASSES,
     Config,
+    EstimatorConfig,
     Stage,
     UserError,
     ends_in_estimator,
@@ -129,6 +130,7 @@ def check(config: Config) -> None:
         )
     _check_auxiliary(config)
     _check_q(config)
+    _check_estimator(config)
     data_rules.check(config)
     _check_algorithm(config)
     _check_likelihood(config)
@@ -236,6 +238,24 @@ def _check_q(config: Config) -> None:
     for setting, value in (("class_threshold", threshold), ("class_terms", config.objective.class_terms)):
         if name == "gmvae" and value:
             raise UserError(f"objective.{setting}={value} leaves out classes of a sum, and gmvae has none; use 0")
+
+
+def _check_estimator(config: Config) -> None:
+    """Refuses settings of classifiers where there is none, and more neighbours than labelled rows."""
+    name = config.model.name
+    told = dict(flatten({"estimator": dataclasses.asdict(config.estimator)}))
+    usual = dict(flatten({"estimator": dataclasses.asdict(EstimatorConfig())}))
+    if not ends_in_estimator(config):
+        for key, value in told.items():
+            if value != usual[key]:
+                raise UserError(f"{key}={value} is of classifiers, and model={name} has no use for it; leave it out")
+    if config.features != "mean" and not (name == "m1" and ends_in_estimator(config)):
+        what = f"model={name}" + (" classifier=none" if name == "m1" else "")
+        raise UserError(f"features={config.features} is what a classifier on an M1 sees; leave it out of {what}")
+    nearest_rows = ends_in_estimator(config) and "knn" in (name, config.classifier if name == "m1" else "")
+    neighbours, labels = config.estimator.neighbours or 1, config.labels
+    if nearest_rows and isinstance(labels, int) and 0 < labels < neighbours:
+        raise UserError(f"estimator.neighbours={neighbours} is more than labels={labels}; use as many at most")
 
 
 def _check_algorithm(config: Config) -> None:

@@ -183,6 +183,7 @@ def main() -> None:
         checks.check_keys(sys.argv[1:])
         if {"-m", "--multirun"} & set(sys.argv[1:]):
             checks.check_sweep(sys.argv[1:], os.environ)
+            checks.check_launcher(sys.argv[1:])
         sys.argv[1:] = checks.quoted(sys.argv[1:])
         _main()
     except UserError as error:

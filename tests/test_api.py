@@ -67,14 +67,19 @@ def test_what_cannot_be_seen_is_refused_in_a_sentence() -> None:
     for x, words in (
         (DIGITS.test_x[:, :5], r"shape \(500, 5\); use \[N, 64\]"),
         (DIGITS.test_x[0], "shape"),
-        (DIGITS.test_x.astype(float), "neither uint8 from 0 to 255"),
-        (np.full((1, 64), np.nan), "neither uint8"),
-        (DIGITS.test_x.astype(int), "neither uint8"),
+        (DIGITS.test_x[:0], "x has no rows"),
+        (DIGITS.test_x.astype(float), r"x is float64 from 0.0 to 255.0; give uint8 .*: x / 255 if 255 is white"),
+        (np.full((1, 64), np.nan), "x is float64 from nan to nan"),
+        (DIGITS.test_x.astype(int) // 3, "x is int64 from 0 to 85; give uint8 from 0 to 255"),
     ):
         with pytest.raises(UserError, match=words):
             fitted.predict(x)
     with pytest.raises(UserError, match="there are 0 to 9"):
         fitted.sample(1, y=10)
+    with pytest.raises(UserError, match="y=seven is no class"):
+        fitted.sample(1, y="seven")
+    with pytest.raises(UserError, match="n=0 is no number of samples"):
+        fitted.sample(0)
     with pytest.raises(UserError, match="has no M1"):
         fitted.transform(DIGITS.test_x)
 
@@ -122,7 +127,7 @@ def test_probabilities_are_averaged_over_the_draws_before_y() -> None:
 
 def test_runs_are_found_by_folder_and_by_the_beginning_of_their_name() -> None:
     fitted = ssl_dgm.fit(*TINY, "model=nn", verbose=False)
-    assert ssl_dgm.load("runs/nn-digits").folder == fitted.folder
+    assert ssl_dgm.load("runs/nn-digits").folder == ssl_dgm.load("nn-digits").folder == fitted.folder
     assert ssl_dgm.load(fitted, seed=3).seed == 3
     for run, seed, words in (
         ("runs/m2", None, "runs/m2 is no run"),
@@ -154,6 +159,12 @@ def test_a_stack_whose_m1_was_trained_again_to_other_weights_is_not_loaded() -> 
     records.save(first, record | {"weights_sha256": digest})
     with pytest.raises(UserError, match="has other weights than the M1 that seed 0"):
         ssl_dgm.load(stack)
+
+
+def test_arrays_beside_data_of_another_kind_are_refused() -> None:
+    with pytest.raises(UserError, match="has data=digits and arrays; give it one of them"):
+        ssl_dgm.fit(*TINY, "model=m2", x=DIGITS.test_x, y=DIGITS.test_y, x_test=DIGITS.test_x, y_test=DIGITS.test_y)
+    assert not list(Path().iterdir())
 
 
 def test_a_seed_that_is_lost_says_why() -> None:

@@ -222,6 +222,11 @@ REFUSED_TOGETHER: list[tuple[str, str]] = [
     ("model=m2 likelihood_samples=-1", "likelihood_samples=-1 is negative"),
     ("model=m2 condition=center", "condition=center is not for model=m2; use model=cvae"),
     ("model=cvae condition=null", "condition=None is not for model=cvae"),
+    ("model=m2 estimator.kernel=linear", "estimator.kernel=linear is of classifiers, and model=m2 has no use for it"),
+    ("model=m2 features=sample", "features=sample is what a classifier on an M1 sees; leave it out of model=m2"),
+    ("model=m1 classifier=none features=sample", "leave it out of model=m1 classifier=none"),
+    ("model=knn labels=10 estimator.neighbours=50", "estimator.neighbours=50 is more than labels=10; use as many at"),
+    ("classifier=knn model=m1 labels=10 estimator.neighbours=50", "estimator.neighbours=50 is more than labels=10"),
     ("experiment=figueroa_clustering classes.labelled=[1]", "labels=0 labels no class, whatever classes.labelled=[1]"),
 ]  # fmt: skip
 
@@ -313,3 +318,12 @@ def test_durations(text: str, expected: float) -> None:
 def test_commands_start_without_torch(call: str) -> None:
     code = f"{call}; import sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_launcher_that_is_not_here_is_told_with_what_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    sentence = checks.explain("In 'hydra/config': Could not find 'hydra/launcher/ray'", choices())
+    assert sentence == "hydra/launcher=ray is not installed here; pip install '.[ray]'"
+    monkeypatch.setenv("PATH", "")
+    checks.check_launcher(["hydra/launcher=joblib"])
+    with pytest.raises(UserError, match="submits jobs with srun, which is not on this machine; use hydra/launcher="):
+        checks.check_launcher(["hydra/launcher=submitit_slurm"])

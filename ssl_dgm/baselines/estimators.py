@@ -19,7 +19,7 @@ from ssl_dgm.baselines.inception import Inception
 from ssl_dgm.baselines.neural import UNLABELLED, Image
 from ssl_dgm.baselines.tangents import ManifoldTangentClassifier
 from ssl_dgm.baselines.tsvm import TSVM
-from ssl_dgm.config import Config, is_estimator
+from ssl_dgm.config import Config, UserError, is_estimator
 
 __all__ = ["UNLABELLED", "create", "error", "fitted"]
 
@@ -75,7 +75,13 @@ def create(name: str, seed: int, config: Config, image: Image | None, device: st
 
 
 def fitted(estimator: Any, x: np.ndarray, y: np.ndarray) -> Any:
-    """The classifier, fitted to rows [N, D] and their classes [N], `UNLABELLED` where they are not known."""
+    """The classifier, fitted to rows [N, D] and their classes [N], `UNLABELLED` where they are not known.
+
+    Raises:
+        UserError: when it is to look at more neighbours than there are rows.
+    """
+    if getattr(estimator, "n_neighbors", 0) > len(x):
+        raise UserError(f"estimator.neighbours={estimator.n_neighbors} is more than the {len(x):,} rows; use fewer")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         return estimator.fit(x, y)

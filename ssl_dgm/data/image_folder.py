@@ -28,6 +28,7 @@ from ssl_dgm.files import write_atomic
 FORMATS = ("PNG", "JPEG", "BMP", "PPM", "TIFF", "WEBP")  # Pillow's names
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 UNLABELLED = "unlabelled"
+PARTS = ("train", "validation", "test")
 GREY = ("1", "L", "LA")  # Pillow's names of 8-bit modes without colours
 SIDEWAYS = (5, 6, 7, 8)  # Exif's orientations that swap width and height
 ORIENTATION = 0x0112
@@ -91,11 +92,14 @@ def _find(data: DataConfig) -> tuple[list[str], dict[str, Files], list[str]]:
     for part in ("train", "test"):
         if not (root / part).is_dir():
             raise UserError(f"{root} has no folder {part}; put pictures there, in a folder for every class")
+    for folder in (root, root / "train"):
+        if (other := folder / "unlabeled").is_dir():
+            raise UserError(f"{other} is not how pictures without a label are told here; call it {UNLABELLED}")
     classes = [name for name in _folders(root / "train") if name != UNLABELLED]
     if not classes:
         raise UserError(f"{root / 'train'} has no folders; put the pictures of every class in a folder of its name")
     found, others = {}, []
-    for part in ("train", "validation", "test"):
+    for part in PARTS:
         if not (root / part).is_dir():
             continue
         names = classes if part == "train" else _folders(root / part)
@@ -117,6 +121,11 @@ def _find(data: DataConfig) -> tuple[list[str], dict[str, Files], list[str]]:
             y = np.concatenate([labelled.y, np.full(len(paths), -1)])
             found["train"] = Files(labelled.where, labelled.paths + paths, y)
     notes = [f"{len(others):,} files that are no pictures are left out, {others[0]} for one"] if others else []
+    if unread := [name for name in _folders(root) if name not in (*PARTS, UNLABELLED)]:
+        notes.append(f"not read of {root}: {', '.join(unread)} (pictures are in {', '.join(PARTS)} and {UNLABELLED})")
+    parts = [root / part for part in found]
+    if loose := [path for part in parts for path in sorted(part.iterdir()) if path.suffix.lower() in SUFFIXES]:
+        notes.append(f"{len(loose):,} pictures in no folder of a class are left out, {loose[0]} for one")
     return classes, found, notes
 
 

@@ -151,6 +151,9 @@ def _rows(x: np.ndarray, where: str, notes: list[str]) -> np.ndarray:
         raise UserError(f"{where} holds {x.dtype}; save pixels as uint8 from 0 to 255, and other numbers as floats")
     if x.dtype.kind == "f" and is_image:
         low, high = (float(x.min()), float(x.max())) if x.size else (0.0, 0.0)
+        if not np.isfinite(low + high):
+            place = ", ".join(map(str, np.argwhere(~np.isfinite(x))[0]))
+            raise UserError(f"{where} has {x[~np.isfinite(x)][0]} at [{place}]; fill it in, or leave the image out")
         if not (low >= 0 and high <= 1):
             raise UserError(
                 f"{where} has values from {low:.4g} to {high:.4g}, which are no pixels; save images as uint8 or as "

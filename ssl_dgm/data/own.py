@@ -147,7 +147,7 @@ def _check_classes(train: Part, test: Part, validation: Part | None, classes: Se
     found = np.unique(np.concatenate([train.y, *([validation.y] if validation else [])]))
     names = {c: f"{c}" if classes is None or c >= len(classes) else f"{c} ({classes[c]})" for c in found.tolist()}
     if found[0] < -1:
-        raise UserError(f"{train.where} has a label {found[0]}; use 0, 1, 2, ..., or -1 where none is known")
+        raise UserError(f"the labels of {train.where} have a {found[0]}; use 0, 1, 2, ..., or -1 where none is known")
     found = found[found >= 0]
     if not len(np.unique(train.y[train.y >= 0])):
         raise UserError(f"{train.where} has no row with a label; label at least two rows of every class")

@@ -21,6 +21,12 @@ from ssl_dgm.data.source import Source, digest
 from ssl_dgm.files import write_atomic
 
 VERSION = 1
+# How rows of users' own data are marked.
+WITHOUT_LABEL = {
+    "csv": ", or leave the cell of the class empty in rows that have none",
+    "npz": ", or give x_unlabelled, or -1 in y_train where the class is not known",
+    "folder": ", or put pictures without a class into unlabelled/",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +107,7 @@ def draw(
     if len(labelled) == every and not (labelled_in_pool or validation_in_pool):
         raise UserError(
             f"labels={labels} labels every training row of {source.name} and leaves none unlabelled; "
-            "set data.labelled_in_pool=true, or use fewer labels"
+            f"set data.labelled_in_pool=true, or use fewer labels{WITHOUT_LABEL.get(source.name, '')}"
         )
     rest = Rest(len(source.train_y) if validation_in_pool else every, labelled, labelled_in_pool)
     pool = rest if isinstance(source.train_x, Shards) else np.asarray(rest)

@@ -21,6 +21,7 @@ from ssl_dgm.data.validation import stratified
 SEPARATORS = ",;\t|"
 TEST_SHARE = 5  # one of so many labelled rows is a test row where there is no file of them
 MOST_COLUMNS = 10  # named on the screen
+MISSING = ("nan", "NaN", "NA", "N/A", "<NA>", "null", "NULL")  # what programs write for no value
 
 
 class Table(NamedTuple):
@@ -46,7 +47,7 @@ def read(data: DataConfig) -> Source:
     """The rows of a table, and of data.test_file; without one a fifth of the labelled rows is held out for the test.
 
     All columns but data.target are numbers, and are standardised. Classes are the texts in data.target, sorted, as
-    numbers if all are numbers; rows where it is empty have no label.
+    numbers if all are numbers; rows where it is empty have no label, and what programs write for no value is refused.
 
     Raises:
         UserError: for files that are no such tables.
@@ -79,7 +80,7 @@ def read(data: DataConfig) -> Source:
     shown = ", ".join(columns[:MOST_COLUMNS]) + (", ..." if len(columns) > MOST_COLUMNS else "")
     notes = [f"columns, standardised: {shown}"]
     if len(parts) == 1:
-        parts = _held_out(parts[0], notes)
+        parts = _held_out(parts[0], classes, notes)
     return own.source_of(data, *parts, classes=classes, columns=columns, notes=notes)
 
 
@@ -158,6 +159,11 @@ def _read(path: Path, target: str) -> Table:
     for i, name in enumerate(columns):
         x[:, i] = _numbers(table[name], name, path)
     labels = table[target].fillna("").str.strip().tolist()
+    if marked := [row for row, label in enumerate(labels, 1) if label in MISSING]:
+        raise UserError(
+            f"column {target} of {path} has '{labels[marked[0] - 1]}' in row {marked[0]} below the header; leave the "
+            "cell empty where no label is known, or give the class another name"
+        )
     return Table(str(path), columns, x, labels)
 
 
@@ -209,14 +215,15 @@ def _shown(number: float) -> str:
     return str(int(number)) if number == int(number) else repr(number)
 
 
-def _held_out(part: Part, notes: list[str]) -> list[Part]:
+def _held_out(part: Part, classes: list[str], notes: list[str]) -> list[Part]:
     """Training and test rows of the rows of a table, the latter a fifth of those with a label, of every class."""
     known = part.y[part.y >= 0]
     counts = np.bincount(known)
     if counts.min() < 3:
         raise UserError(
-            f"{part.where} has {counts.min()} rows of one of its classes with a label, too few to hold out some for "
-            "validation and for the test; label 3 at least, or name test rows with data.test_file=..."
+            f"{part.where} has {counts.min()} rows of class {classes[int(counts.argmin())]}, too few to hold out some "
+            "for validation and for the test; label 3 at least, mend the name if it is misspelt, or name test rows "
+            "with data.test_file=..."
         )
     wanted = max(len(counts), len(known) // TEST_SHARE)
     test = stratified(part.y, wanted, purpose=1)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from ssl_dgm.drawing.style import BLUE, GREY, PAGE, RED, Drawn, new, plain
+from ssl_dgm.drawing.style import BLUE, GREY, PAGE, RED, Drawn, new, plain, wrapped
 from ssl_dgm.drawing.trained import Trained
 from ssl_dgm.evaluation import clusters
 
@@ -67,8 +67,11 @@ def matrix(
     # Slots of no class come last.
     order = np.argsort(np.where(of < 0, num_classes, of), kind="stable")
     shares = (counts / counts.sum(1, keepdims=True).clip(1))[:, order]
-    width = min(PAGE, 0.27 * num_slots + 0.07 * max(map(len, names)) + (1.1 if labelled else 0.7))
-    figure, ((axes,),) = new(width, max(1.5, 0.22 * num_classes + 0.8))
+    longest = max(map(len, names))
+    width = min(PAGE, 0.27 * num_slots + 0.07 * longest + (1.1 if labelled else 0.7))
+    # Long names stand aslant under the columns, or upright where their slots' numbers are before them.
+    under_columns = 0.0 if longest <= 3 else 0.04 * longest if attributed is None else 0.06 * longest
+    figure, ((axes,),) = new(width, max(1.5, 0.22 * num_classes + 0.8) + under_columns)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     axes.grid(False)
     if counts.size <= LEGIBLE:
@@ -97,5 +100,5 @@ def matrix(
         label.set_color(BLUE if c in labelled else RED if labelled else "black")
     axes.set_ylabel("true class")
     axes.tick_params(length=0)
-    axes.set_title(plain(title))
+    axes.set_title(wrapped(title, width))
     return figure

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ssl_dgm.drawing.style import plain
+from ssl_dgm.drawing.style import plain, wrapped
 
 GAP = 0.5  # grey between images
 WIDE = 5  # characters; longer headings of columns would run into each other
@@ -33,7 +33,7 @@ def grid(
     places = [gap + r * height + (height - gap) / 2 - 0.5 for r in range(len(rows))]
     axes.set_yticks(places, [plain(text) for text in rows])
     if title:
-        axes.set_title(plain(title))
+        axes.set_title(wrapped(title, axes.figure.get_figwidth()))
 
 
 def joined(images: np.ndarray, gap: int = 1) -> np.ndarray:

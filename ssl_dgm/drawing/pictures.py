@@ -10,7 +10,7 @@ from scipy.special import ndtri
 from torch import Tensor
 
 from ssl_dgm.drawing import grids
-from ssl_dgm.drawing.style import COLUMN, PAGE, Drawn, new, plain
+from ssl_dgm.drawing.style import COLUMN, PAGE, Drawn, new, wrapped
 from ssl_dgm.drawing.trained import Trained
 from ssl_dgm.evaluation import generated
 from ssl_dgm.probability import bounds
@@ -118,7 +118,7 @@ def styles(t: Trained) -> Drawn | None:
         panel.tick_params(top=False, labeltop=False, bottom=False, labelbottom=True)
         panel.set_xlabel("$z_1$", labelpad=2)
     axes[0, 0].set_ylabel("$z_2$", labelpad=2)
-    figure.suptitle(plain(t.name))
+    figure.suptitle(wrapped(t.name, figure.get_figwidth()))
     about = "Mean images with y fixed and the two latents varied linearly from -5 to 5, the same in every panel."
     return Drawn(figure, f"{about} {t.origin}")
 

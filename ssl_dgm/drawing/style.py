@@ -19,6 +19,7 @@ BLUE, RED, GREEN, PINK, SKY, ORANGE, BLACK, YELLOW = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#F0E442",
 )  # fmt: skip
 GREY = "0.6"
+CHARACTERS = 16  # of a title, that an inch has room for
 PAUSE = 80  # milliseconds between the frames of an animation
 LARGEST = 2_000_000  # bytes of one, beyond which its frames are enlarged less
 SHEET = Path(__file__).with_name("paper.mplstyle")
@@ -69,6 +70,11 @@ def new(width: float, height: float, rows: int = 1, columns: int = 1, **options:
 def plain(text: str) -> str:
     """Text of others as it is: between two dollars it would be taken for a formula."""
     return text.replace("$", r"\$")
+
+
+def wrapped(title: str, width: float) -> str:
+    """A title of others in lines that a figure of so many inches has room for."""
+    return plain(textwrap.fill(title, max(16, int(width * CHARACTERS))))
 
 
 def save(drawn: Drawn | Film, folder: Path, name: str) -> Path:

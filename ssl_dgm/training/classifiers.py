@@ -9,6 +9,7 @@ import torch
 
 from ssl_dgm import config as schema
 from ssl_dgm.baselines import estimators
+from ssl_dgm.config import Stopped
 from ssl_dgm.data.inputs import Posteriors
 from ssl_dgm.drawing import kinds
 from ssl_dgm.evaluation import clusters
@@ -18,9 +19,16 @@ from ssl_dgm.training.jobs import Job, save, trained
 
 
 def fit(job: Job, seeds: list[int]) -> None:
-    """An estimator per seed, and their records."""
+    """An estimator per seed, and their records.
+
+    Raises:
+        Stopped: when the time is up before a seed; one that is being fitted is fitted to its end.
+    """
     source = job.source
-    for seed in seeds:
+    for done, seed in enumerate(seeds):
+        if job.deadline is not None and time.monotonic() > job.deadline:
+            sentence = f"stopped {job.folder.name} after {done} of {len(seeds)} seeds (time_limit)"
+            raise Stopped(f"{sentence}; the same command continues it", by_signal=False)
         started = time.monotonic()
         estimator = fitted(job, seed)
         validation = np.arange(source.num_train, len(source.train_y))

@@ -98,6 +98,15 @@ def test_files_that_are_no_pictures_are_named(tmp_path: Path) -> None:
     assert "1 files that are no pictures are left out" in load(tmp_path).describe()
 
 
+def test_pictures_that_are_not_read_are_named(tmp_path: Path) -> None:
+    put_pictures(tmp_path)
+    shutil.copytree(tmp_path / "test", tmp_path / "val")
+    shutil.copy(tmp_path / "train" / "cat" / "000.png", tmp_path / "train" / "loose.png")
+    described = load(tmp_path).describe()
+    assert f"not read of {tmp_path}: val (pictures are in train, validation, test and unlabelled)" in described
+    assert f"1 pictures in no folder of a class are left out, {tmp_path / 'train' / 'loose.png'} for one" in described
+
+
 def remove(*parts: str) -> Callable[[Path], object]:
     def change(root: Path) -> None:
         for part in parts:
@@ -132,6 +141,10 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "no classes": (remove("train"), "train has no folders; put the pictures of every class"),
     "no test classes": (remove("test"), "/test has no rows"),
     "an empty class": (lambda root: (root / "train" / "fox").mkdir(), "train/fox has no pictures (.png, .jpg, .jpeg,"),
+    "another spelling": (
+        lambda root: (root / "unlabelled").rename(root / "train" / "unlabeled"),
+        "train/unlabeled is not how pictures without a label are told here; call it unlabelled",
+    ),
     "nothing unlabelled": (remove("unlabelled"), "unlabelled has no pictures"),
     "a class of the test alone": (lambda root: (root / "test" / "fox").mkdir(), "test has a class fox that"),
     "one class": (

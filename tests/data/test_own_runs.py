@@ -36,6 +36,7 @@ def test_arrays_from_a_file_and_from_memory_are_one_run(monkeypatch: pytest.Monk
     assert error == pytest.approx(fitted.metrics["test/error"], abs=1e-7)
     names = fitted.classes[fitted.predict(given["x_test"])]
     assert set(names) <= {"null", "one", "two"} and names.shape == (30,)
+    np.testing.assert_array_equal(fitted.sample(2, y="two"), fitted.sample(2, y=2))
     readme = (fitted.folder / "README.md").read_text()
     assert "Bars (8 x 8), made up: 114 training, 6 validation and 30 test images of 8 x 8" in readme
     assert "(null 18, one 18, two 18)" in readme

@@ -96,6 +96,7 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
     "nan": (GOOD + "1,nan,x\n", "column b of {path} "),
     "inf": (GOOD + "1,inf,x\n", "column b of {path} has 'inf' in row 41 below the header"),
     "a short row": (GOOD + "1\n", "column b of {path} is empty in row 41 below the header"),
+    "a program's mark": (GOOD + "1,2,NaN\n", "label of {path} has 'NaN' in row 41 below the header; leave the cell"),
     "a long row": (GOOD + "1,2,x,4\n", "is no table of 3 columns"),
     "long rows": ("a,b,label\n" + "1,2,x,4\n" * 9, "is no table of 3 columns"),
     "latin-1": ("a,b,label\n1,2,Größe\n".encode("latin-1"), "is no text in UTF-8"),
@@ -104,7 +105,7 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
     "an open quote": ('a,b,label\n1,2,"x\n' + "1,2,y\n" * 9, "t.csv"),
     "no label": ("a,b,label\n" + "1,2,\n" * 9, "has no row with a label"),
     "one class": ("a,b,label\n" + "1,2,x\n" * 9, "has labels of class 0 (x) alone"),
-    "a lonely class": (GOOD + "1,2,z\n", "has 1 rows of one of its classes with a label, too few to hold out"),
+    "a lonely class": (GOOD + "1,2,z\n", "has 1 rows of class z, too few to hold out"),
     "too large": (GOOD + "1e308,-1e308,x\n-1e308,1e308,x\n", "column a has values too large or too close"),
 }  # fmt: skip
 

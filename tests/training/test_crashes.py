@@ -96,6 +96,15 @@ def test_a_signal_ends_cleanly_with_a_checkpoint(
     assert trained(tmp_path / "runs") == trained(undisturbed)
 
 
+def test_a_time_limit_ends_classifiers_between_seeds(command: Command, tmp_path: Path) -> None:
+    words = ("model=svm", "data=digits", "labels=100", "seeds=[0,1,2]", "trainer.figures=none")
+    outcome = command(*words, "time_limit=0.001s")
+    assert outcome.code == 0
+    assert "of 3 seeds (time_limit); the same command continues it" in outcome.out
+    assert command(*words).code == 0
+    assert len(list(tmp_path.glob("runs/svm-*/seed-*/result.json"))) == 3
+
+
 def test_time_limit_ends_cleanly_and_the_same_command_continues(command: Command, tmp_path: Path) -> None:
     words = (*SMOKE, "budget.epochs=100000", "trainer.checkpoint_every=1000")
     started = time.monotonic()
