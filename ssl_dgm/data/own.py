@@ -67,7 +67,8 @@ def source_of(
     """The data set of these rows; where no validation rows are given, some of those with a label are held out.
 
     Floats are standardised, column by column, by the training rows that are left. The sha256 is of the rows as they
-    were given, in the order of the result: what is left of the training rows, then the validation rows.
+    were given, in the order of the result: what is left of the training rows, then the validation rows; and of the
+    names in tables and of folders.
 
     Args:
         classes: names of the classes 0, 1, 2, ...
@@ -97,7 +98,9 @@ def source_of(
     num_train, x_test = len(y) - num_validation, flat[test.where]
     names = tuple(classes) if classes is not None else None
     notes.append(_labels(y[:num_train], num_validation, names or tuple(map(str, range(num_classes))), validation))
-    sha256, scaling = digest(x, y, x_test, test.y), None
+    # Files of arrays are known by their rows alone, whatever a list beside them calls the classes.
+    named = [np.array([*(classes or ()), *(columns or ())])] if data.name in ("csv", "folder") else []
+    sha256, scaling = digest(x, y, x_test, test.y, *named), None
     if x.dtype.kind == "f":
         scaling = Scaling.of(x[:num_train])
         _check_scale(scaling, columns)

@@ -135,3 +135,26 @@ def test_runs_whose_file_is_gone_are_told_so_and_can_be_deleted(
     monkeypatch.setattr(sys, "argv", ["ssl_dgm.runs", "rm", first.name, "--yes"])
     runs.main()
     assert "1 runs build on it" in capfd.readouterr().out and not first.exists()
+
+
+def test_equal_rows_under_other_names_are_another_run(tmp_path: Path) -> None:
+    text = "a,b,label\n" + "".join(f"{i},{i % 7},{'xy'[i % 2]}\n" for i in range(60))
+    made = []
+    for name, content in (
+        ("t", text),
+        ("again", text),
+        ("classes", text.replace("y\n", "z\n")),
+        ("columns", "c" + text[1:]),
+    ):
+        (tmp_path / f"{name}.csv").write_text(content)
+        words = (
+            "model=knn",
+            "data=csv",
+            f"data.file={name}.csv",
+            "data.target=label",
+            "labels=20",
+            "trainer.figures=none",
+        )
+        made.append(ssl_dgm.fit(*words, verbose=False).folder.name)
+    assert made[0] == made[1] and len(set(made)) == 3
+    assert ssl_dgm.load(Path("runs") / made[0]).classes.tolist() == ["x", "y"]
