@@ -11,7 +11,6 @@ from ssl_dgm.config import (
     TRANSDUCTIVE,
     WITHOUT_CLASSES,
     Config,
-    EstimatorConfig,
     Stage,
     UserError,
     ends_in_estimator,
@@ -241,14 +240,8 @@ def _check_q(config: Config) -> None:
 
 
 def _check_estimator(config: Config) -> None:
-    """Refuses settings of classifiers where there is none, and more neighbours than labelled rows."""
+    """Refuses draws of features where no classifier sees any, and more neighbours than labelled rows."""
     name = config.model.name
-    told = dict(flatten({"estimator": dataclasses.asdict(config.estimator)}))
-    usual = dict(flatten({"estimator": dataclasses.asdict(EstimatorConfig())}))
-    if not ends_in_estimator(config):
-        for key, value in told.items():
-            if value != usual[key]:
-                raise UserError(f"{key}={value} is of classifiers, and model={name} has no use for it; leave it out")
     if config.features != "mean" and not (name == "m1" and ends_in_estimator(config)):
         what = f"model={name}" + (" classifier=none" if name == "m1" else "")
         raise UserError(f"features={config.features} is what a classifier on an M1 sees; leave it out of {what}")

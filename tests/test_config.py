@@ -222,7 +222,6 @@ REFUSED_TOGETHER: list[tuple[str, str]] = [
     ("model=m2 likelihood_samples=-1", "likelihood_samples=-1 is negative"),
     ("model=m2 condition=center", "condition=center is not for model=m2; use model=cvae"),
     ("model=cvae condition=null", "condition=None is not for model=cvae"),
-    ("model=m2 estimator.kernel=linear", "estimator.kernel=linear is of classifiers, and model=m2 has no use for it"),
     ("model=m2 features=sample", "features=sample is what a classifier on an M1 sees; leave it out of model=m2"),
     ("model=m1 classifier=none features=sample", "leave it out of model=m1 classifier=none"),
     ("model=knn labels=10 estimator.neighbours=50", "estimator.neighbours=50 is more than labels=10; use as many at"),
