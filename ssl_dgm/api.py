@@ -265,7 +265,7 @@ class Fitted:
             x = x[list(source.columns)]
         array = np.asarray(x)
         pixels = int(np.prod(source.shape))
-        if not len(array):
+        if array.ndim and not len(array):
             raise UserError("x has no rows; give one at least")
         if array.ndim < 2 or array[0].size != pixels:
             shape = " x ".join(map(str, source.shape))

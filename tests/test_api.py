@@ -68,6 +68,7 @@ def test_what_cannot_be_seen_is_refused_in_a_sentence() -> None:
         (DIGITS.test_x[:, :5], r"shape \(500, 5\); use \[N, 64\]"),
         (DIGITS.test_x[0], "shape"),
         (DIGITS.test_x[:0], "x has no rows"),
+        (7, r"shape \(\); use \[N, 64\]"),
         (DIGITS.test_x.astype(float), r"x is float64 from 0.0 to 255.0; give uint8 .*: x / 255 if 255 is white"),
         (np.full((1, 64), np.nan), "x is float64 from nan to nan"),
         (DIGITS.test_x.astype(int) // 3, "x is int64 from 0 to 85; give uint8 from 0 to 255"),

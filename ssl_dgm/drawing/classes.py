@@ -100,5 +100,5 @@ def matrix(
         label.set_color(BLUE if c in labelled else RED if labelled else "black")
     axes.set_ylabel("true class")
     axes.tick_params(length=0)
-    axes.set_title(wrapped(title, width))
+    axes.set_title(wrapped(title, width - 0.07 * longest))  # it is above the columns alone
     return figure

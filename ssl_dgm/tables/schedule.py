@@ -140,7 +140,7 @@ class Schedule:
         if self._active:
             self.say(f"{reason}: waiting for {', '.join(c.name for c in self._active)} to end the epoch and save it")
             if whole := [cell.name for cell in self._active if schema.is_estimator(cell.config)]:
-                self.say(f"{', '.join(whole)}: has no epochs to save, and begins anew; give it more time")
+                self.say(f"{', '.join(whole)}: fitted whole, so that a seed that is not done begins anew next time")
         for process in self._active.values():
             process.terminate()
 
