@@ -62,7 +62,7 @@ def test_a_model_trains_on_them_and_predicts(words: tuple[str, ...]) -> None:
     if "model=m2" in words:
         assert fitted.sample(4).shape == (4, 5)
         assert isinstance(fitted.model.factorisation.p["x"], NormalFactor)
-        with pytest.raises(UserError, match="x holds what is no finite number"):
+        with pytest.raises(UserError, match="x has nan in row 0"):
             fitted.predict(np.full((1, 5), np.nan))
         with pytest.raises(UserError, match=r"use \[N, 5\]$"):
             fitted.predict(np.zeros((1, 4)))
