@@ -77,6 +77,7 @@ class ObjectiveConfig:
     latents_weight: float = 1.0  # w_G of Figueroa: of the latents' terms, on top of the warm-up
     classes_weight: float = 1.0  # w_C, of KL(q(y | .) || p(y)), where y is relaxed
     assignment: float = 0.0  # w_A, of the cross-entropy with the classes of the nearest labelled rows
+    assignment_epochs: float = 0.0  # rows with such a class count in both auxiliary terms from 0 to 1, linearly
     neighbours: int = 5  # so many of them
     metric: float = 0.0  # w_M, of the lifted structured loss of the features
     margin: float = 1.0  # of the lifted structured loss
@@ -255,17 +256,9 @@ NOT_IDENTITY = (
 )  # fmt: skip
 # Settings that a bare M1, which reads no label, and an estimator, which has no bound, do not use.
 UNUSED_BY_BARE_M1 = (
-    "labels",
-    "split_seed",
-    "split",
-    "features",
-    "classify",
-    "generative_samples",
-    "m1_seed",
-    "classes",
-    "prediction_draws",
-    "data.labelled_in_pool",
-)
+    "labels", "split_seed", "split", "features", "classify", "generative_samples", "m1_seed", "classes",
+    "prediction_draws", "data.labelled_in_pool",
+)  # fmt: skip
 WITHOUT_CLASSES = ("avae", "cvae")
 # Estimators by how they learn: from the labelled rows alone, or from the unlabelled pool too.
 INDUCTIVE = ("nn", "knn", "svm", "cnn", "inception")

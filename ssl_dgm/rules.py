@@ -63,8 +63,8 @@ POSITIVE = (
 NOT_NEGATIVE = (
     "objective.classification", "objective.labelled", "objective.warm_up_epochs", "objective.free_bits",
     "objective.latents_weight", "objective.classes_weight", "objective.assignment", "objective.metric",
-    "objective.temperature_epochs", "optimizer.final_lr", "data.min_pixel_sd", "objective.class_terms",
-    "estimator.contraction",
+    "objective.assignment_epochs", "objective.temperature_epochs", "optimizer.final_lr", "data.min_pixel_sd",
+    "objective.class_terms", "estimator.contraction",
 )  # fmt: skip
 
 
@@ -219,6 +219,9 @@ def _check_auxiliary(config: Config) -> None:
     if config.m1 is not None and (config.m1.objective.assignment or config.m1.objective.metric):
         raise UserError("m1.objective.assignment and m1.objective.metric need classes, and M1 has none; use 0 for both")
     if not (o.assignment or o.metric):
+        if o.assignment_epochs:
+            rising = f"objective.assignment_epochs={o.assignment_epochs}"
+            raise UserError(f"{rising} is of the auxiliary terms, which {given} leaves out; use 0")
         return
     if name == "m1" or is_estimator(config) or name in WITHOUT_CLASSES:
         raise UserError(f"{given} needs a model with classes, and {name} has none; use 0 for both")

@@ -188,6 +188,8 @@ REFUSED_TOGETHER: list[tuple[str, str]] = [
     ("model=gmvae data=mnist labels=0", "takes classes from labelled rows, and labels=0; use 0 for both"),
     ("model=gmvae data=mnist objective.assignment=0", "labels=100 tells gmvae nothing with objective.assignment=0"),
     ("model=gmvae data=mnist objective.class_threshold=0.1", "leaves out classes of a sum, and gmvae has none"),
+    ("model=gmvae objective.assignment_epochs=-1", "objective.assignment_epochs=-1.0 is negative"),
+    ("model=m2 objective.assignment_epochs=2", "assignment_epochs=2.0 is of the auxiliary terms, which objective.assi"),
     ("model=gmvae data=mnist objective.class_terms=2", "class_terms=2 leaves out classes of a sum, and gmvae has none"),
     ("model=m2 objective.class_terms=1", "without all classes but the likeliest; use 2, or 0 for all"),
     ("model=m2 objective.class_terms=-1", "objective.class_terms=-1 is negative"),

@@ -183,16 +183,15 @@ class DeepGenerativeModel(pl.LightningModule):
         r = self.num_labelled / self.num_unlabelled if r is None else r
         return Objective(self.stage.objective, r, self.num_labelled > 0, self.joint, smaller=self.replicas == "loop")
 
-    def losses(self, batch: Batch, noise: Mapping[str, Noise], warm_up: Tensor) -> dict[str, Tensor]:
+    def losses(self, batch: Batch, noise: Mapping[str, Noise], passed: Tensor) -> dict[str, Tensor]:
         """Scalars of one seed: 'loss' and all that it is made of, by name (see `Objective.losses`)."""
         shares = Shares(**{group: part.share for group, part in self.parts.items()})
-        return self.objective.losses(self.factorisation, batch, noise, warm_up, shares)
+        return self.objective.losses(self.factorisation, batch, noise, passed, shares)
 
     @property
-    def warm_up(self) -> float:
-        """Weight of the latents' terms at this update: from 0 to 1 over the warm-up."""
-        epochs = self.stage.objective.warm_up_epochs
-        return min(1.0, self.global_step / (epochs * float(self.trainer.num_training_batches))) if epochs else 1.0
+    def passed(self) -> float:
+        """Epochs that the updates so far make."""
+        return self.global_step / float(self.trainer.num_training_batches)
 
     @property
     def temperature(self) -> float:
@@ -224,11 +223,11 @@ class DeepGenerativeModel(pl.LightningModule):
         if self.chains is not None:
             rows = cast(SeededDataModule, self.trainer.datamodule).dealt.unlabelled[batch_idx]  # type: ignore[attr-defined]
             noise["unlabelled"] = {"z": self.chains.move(self, batch.x_unlabelled, rows, noise)}
-        warm_up = torch.full((len(self.seeds),), self.warm_up, device=self.device)
+        passed = torch.full((len(self.seeds),), self.passed, device=self.device)
         if not self.automatic_optimization:
-            self._step_by_hand(batch, noise, warm_up)
+            self._step_by_hand(batch, noise, passed)
             return None
-        losses = self.all_losses(batch, noise, warm_up)
+        losses = self.all_losses(batch, noise, passed)
         self.terms = {name: value.detach() for name, value in losses.items()}
         return losses["loss"].sum()
 
@@ -262,7 +261,7 @@ class DeepGenerativeModel(pl.LightningModule):
         """From now on runs an update as one CUDA graph, where there is a GPU; before the Trainer is made."""
         self.automatic_optimization, self.captures = False, True
 
-    def _step_by_hand(self, batch: Batch, noise: dict[str, Noise], warm_up: Tensor) -> None:
+    def _step_by_hand(self, batch: Batch, noise: dict[str, Noise], passed: Tensor) -> None:
         optimizer, schedule = self.optimizers(), self.lr_schedulers()
         assert isinstance(optimizer, LightningOptimizer)
         update: Callable[..., dict[str, Tensor]] = partial(self._update, optimizer.optimizer)
@@ -273,16 +272,16 @@ class DeepGenerativeModel(pl.LightningModule):
             update = self.captured
         optimizer._on_before_step()  # counts the step
         for _ in range(self.objective.updates):
-            self.terms = update(batch, noise, warm_up)
+            self.terms = update(batch, noise, passed)
         optimizer._on_after_step()
         if isinstance(schedule, LRScheduler):
             schedule.step()  # type: ignore[call-arg]
 
     def _update(
-        self, optimizer: torch.optim.Optimizer, batch: Batch, noise: dict[str, Noise], warm_up: Tensor
+        self, optimizer: torch.optim.Optimizer, batch: Batch, noise: dict[str, Noise], passed: Tensor
     ) -> dict[str, Tensor]:
         optimizer.zero_grad()
-        losses = self.all_losses(batch, noise, warm_up)
+        losses = self.all_losses(batch, noise, passed)
         with torch.autocast(self.device.type, enabled=False):
             losses["loss"].sum().backward()
         self.on_before_optimizer_step(optimizer)

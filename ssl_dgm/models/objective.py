@@ -76,7 +76,7 @@ class Objective:
         return shapes | {"labelled": f.noise_shapes(num_labelled, draws) | f.dropout_shapes(num_labelled)}
 
     def losses(
-        self, f: Factorisation, batch: Batch, noise: Mapping[str, Noise], warm_up: Tensor, shares: Shares = EVERY_ROW
+        self, f: Factorisation, batch: Batch, noise: Mapping[str, Noise], passed: Tensor, shares: Shares = EVERY_ROW
     ) -> dict[str, Tensor]:
         """Scalars: 'loss' and all that it is made of, by name.
 
@@ -84,6 +84,7 @@ class Objective:
         row. Without y, the negative mean bound (AEVB, eq. 3). With a relaxed y, the negative mean of its bound over all
         rows, into which no label enters. From each, the auxiliary terms are taken off. Other algorithms than 'bound'
         have losses of their own (see `algorithms`); of 'monte_carlo_em' the noise is the latents themselves.
+        Weights that rise do so with `passed`, the epochs so far, a scalar.
         """
         if self.settings.algorithm == "wake_sleep":
             return algorithms.wake_sleep(f, batch.x_unlabelled, noise["unlabelled"], noise["dreams"])
@@ -91,30 +92,30 @@ class Objective:
             return algorithms.monte_carlo_em(f, batch.x_unlabelled, noise["unlabelled"])
         if "y" not in f.q:
             t = self._weighted(bounds.trace(f, batch.x_unlabelled, None, noise["unlabelled"], self._analytic(f)), f,
-                               warm_up)  # fmt: skip
+                               passed)  # fmt: skip
             bound = bounds.labelled(t).mean() * shares.unlabelled
             return {"loss": -bound, "bound": bound, **_named(t, "", shares.unlabelled)}
         if f.relaxed:
-            return self._relaxed(f, batch, noise["unlabelled"], warm_up)
-        return self._semi_supervised(f, batch, noise, warm_up, shares)
+            return self._relaxed(f, batch, noise["unlabelled"], passed)
+        return self._semi_supervised(f, batch, noise, passed, shares)
 
     def _semi_supervised(
-        self, f: Factorisation, batch: Batch, noise: Mapping[str, Noise], warm_up: Tensor, shares: Shares
+        self, f: Factorisation, batch: Batch, noise: Mapping[str, Noise], passed: Tensor, shares: Shares
     ) -> dict[str, Tensor]:
         t_l, t_u = self._traces(f, batch, noise)
-        t_u = self._weighted(t_u, f, warm_up)
+        t_u = self._weighted(t_u, f, passed)
         unlabelled = bounds.unlabelled(t_u).mean() * shares.unlabelled
         in_use = bounds.slots_in_use(t_u) * shares.unlabelled
         logs = _named(t_u, "unlabelled_", bounds.class_weights(t_u) * shares.unlabelled) | {"slots_in_use": in_use}
         if t_l is None:
             return {"loss": -unlabelled, "bound_unlabelled": unlabelled, **logs}
-        t_l = self._weighted(t_l, f, warm_up)
+        t_l = self._weighted(t_l, f, passed)
         labelled = bounds.labelled(t_l).mean() * shares.labelled
         classification = bounds.classification(t_l).mean() * shares.labelled
         total = unlabelled + self.labelled_weight * labelled + self.settings.classification * classification
         summary = {"bound_unlabelled": unlabelled, "bound_labelled": labelled, "classification": classification}
         assert t_l.q_y is not None and t_u.q_y is not None
-        attached, terms = self._auxiliary(t_l.q_y, t_u.q_y, batch.y_labelled)
+        attached, terms = self._auxiliary(t_l.q_y, t_u.q_y, batch.y_labelled, passed)
         return {"loss": -(total + attached), **summary, **terms, **logs, **_named(t_l, "labelled_", shares.labelled)}
 
     def _traces(self, f: Factorisation, batch: Batch, noise: Mapping[str, Noise]) -> tuple[Trace | None, Trace]:
@@ -129,9 +130,9 @@ class Objective:
             return None, t_u
         return bounds.trace(f, batch.x_labelled, batch.y_labelled, noise["labelled"], analytic), t_u
 
-    def _relaxed(self, f: Factorisation, batch: Batch, noise: Noise, warm_up: Tensor) -> dict[str, Tensor]:
+    def _relaxed(self, f: Factorisation, batch: Batch, noise: Noise, passed: Tensor) -> dict[str, Tensor]:
         x = torch.cat([batch.x_labelled, batch.x_unlabelled])
-        t = self._weighted(bounds.trace(f, x, None, noise, [*self._analytic(f), "y"]), f, warm_up)
+        t = self._weighted(bounds.trace(f, x, None, noise, [*self._analytic(f), "y"]), f, passed)
         bound, q_y, num = bounds.relaxed(t).mean(), t.q_y, len(batch.x_labelled)
         assert q_y is not None
         logs = {"slots_in_use": bounds.slots_in_use(t), **_named(t, "", 1.0)}
@@ -142,13 +143,16 @@ class Objective:
         if self.settings.classification:
             summary["classification"] = (q_l.log_probs * batch.y_labelled).sum(-1).mean()
             total = total + self.settings.classification * summary["classification"]
-        attached, terms = self._auxiliary(q_l, q_u, batch.y_labelled)
+        attached, terms = self._auxiliary(q_l, q_u, batch.y_labelled, passed)
         return {"loss": -(total + attached), **summary, **terms, **logs}
 
-    def _auxiliary(self, q_l: Categorical, q_u: Categorical, y: Tensor) -> tuple[Tensor | float, dict[str, Tensor]]:
+    def _auxiliary(
+        self, q_l: Categorical, q_u: Categorical, y: Tensor, passed: Tensor
+    ) -> tuple[Tensor | float, dict[str, Tensor]]:
         """w_A (assignment) - w_M (lifted structured loss), and both by name; nothing where both weights are 0.
 
-        Figueroa and Rivera, sections 4.1 and 4.2: unlabelled rows take the classes of their nearest labelled rows.
+        Figueroa and Rivera, sections 4.1 and 4.2: unlabelled rows take the classes of their nearest labelled rows, and
+        may count less at first than labelled ones.
         """
         o = self.settings
         if not (o.assignment or o.metric):
@@ -156,10 +160,13 @@ class Objective:
         h_l, h_u = (_of_a_row(q.features) for q in (q_l, q_u) if q.features is not None)
         classes = torch.cat([y, auxiliary.nearest_classes(h_l, y, h_u, o.neighbours)])
         log_q_y = torch.cat([_of_a_row(q_l.log_probs), _of_a_row(q_u.log_probs)])
-        terms, attached = {"assignment": auxiliary.assignment(log_q_y, classes)}, 0.0
+        counts = None
+        if o.assignment_epochs:
+            counts = torch.cat([passed.new_ones(len(h_l)), _rising(o.assignment_epochs, passed).expand(len(h_u))])
+        terms = {"assignment": auxiliary.assignment(log_q_y, classes, counts)}
         attached = o.assignment * terms["assignment"]
         if o.metric:
-            terms["metric_loss"] = auxiliary.lifted_structured(torch.cat([h_l, h_u]), classes, o.margin)
+            terms["metric_loss"] = auxiliary.lifted_structured(torch.cat([h_l, h_u]), classes, o.margin, counts)
             attached = attached - o.metric * terms["metric_loss"]
         return attached, terms
 
@@ -170,7 +177,7 @@ class Objective:
     def _analytic(self, f: Factorisation) -> tuple[str, ...]:
         return f.analytic if self.settings.kl == "analytic" else ()
 
-    def _weighted(self, t: Trace, f: Factorisation, warm_up: Tensor) -> Trace:
+    def _weighted(self, t: Trace, f: Factorisation, passed: Tensor) -> Trace:
         """The trace with the weights that its latents' terms have in the objective."""
         o, weights = self.settings, {}
         for name in f.latents:
@@ -178,11 +185,16 @@ class Objective:
                 weights |= {"y": o.classes_weight} if f.relaxed and o.classes_weight != 1 else {}
                 continue
             if o.warm_up_epochs or o.latents_weight != 1:
-                weights[name] = warm_up * o.latents_weight
+                weights[name] = _rising(o.warm_up_epochs, passed) * o.latents_weight
             if o.free_bits:
-                costs = (bounds.divergence(t, name) > o.free_bits).to(warm_up.dtype)
+                costs = (bounds.divergence(t, name) > o.free_bits).to(passed.dtype)
                 weights[name] = weights.get(name, 1.0) * costs
         return t.scaled(weights) if weights else t
+
+
+def _rising(epochs: float, passed: Tensor) -> Tensor:
+    """From 0 to 1, linearly, over so many epochs; 1 where there are none."""
+    return (passed / epochs).clamp(max=1.0) if epochs else torch.ones_like(passed)
 
 
 def _of_a_row(value: Tensor) -> Tensor:

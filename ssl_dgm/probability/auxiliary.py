@@ -36,17 +36,19 @@ def nearest_classes(h_labelled: Tensor, y_labelled: Tensor, h: Tensor, neighbour
     return torch.zeros_like(votes).scatter(1, votes.argmax(1, keepdim=True), 1.0)
 
 
-def assignment(log_q_y: Tensor, classes: Tensor) -> Tensor:
+def assignment(log_q_y: Tensor, classes: Tensor, counts: Tensor | None = None) -> Tensor:
     """Mean log q(y | .) of the assigned classes, a scalar to be maximised: minus Figueroa's L_A.
 
     Args:
         log_q_y: [B, K].
         classes: one-hot, [B, K].
+        counts: what every row counts in the mean, [B]; None: all the same.
     """
-    return log_q_y.where(classes > 0, 0.0).sum(1).mean()
+    rows = log_q_y.where(classes > 0, 0.0).sum(1)
+    return rows.mean() if counts is None else (counts * rows).sum() / counts.sum()
 
 
-def lifted_structured(h: Tensor, classes: Tensor, margin: float) -> Tensor:
+def lifted_structured(h: Tensor, classes: Tensor, margin: float, counts: Tensor | None = None) -> Tensor:
     """Lifted structured loss of the features, a scalar to be minimised: Figueroa's L_M.
 
         1 / (2 |P|)  sum_{(i, j) in P}  max(0, J_ij)^2
@@ -54,16 +56,24 @@ def lifted_structured(h: Tensor, classes: Tensor, margin: float) -> Tensor:
 
     P are the pairs of rows of one class, k and l the rows of other classes than i's and j's, d the Euclidean distances
     of the features, which are not normalised. Song et al. 2016, as TensorFlow's contrib.losses has it. 0 where there
-    are no such pairs, or no other class.
+    are no such pairs, or no other class. With counts c, a pair counts c_i c_j, and c_k and c_l weigh the exponentials.
 
     Args:
         h: [B, H].
         classes: one-hot, [B, K].
+        counts: what every row counts, 0 or more, [B]; None: all 1.
     """
     d = _distances(h, h)
     same = classes @ classes.T > 0.5
     pairs = same & ~torch.eye(len(h), dtype=torch.bool, device=h.device)
     # A finite stand-in for log 0: with -inf, gradients would be NaN on their way back in a batch of one class.
-    negatives = (margin - d).masked_fill(same, torch.finfo(d.dtype).min).logsumexp(1)  # [B]
+    exponents, left_out = margin - d, same
+    if counts is not None:
+        exponents, left_out = exponents + counts.log(), same | (counts == 0)
+    negatives = exponents.masked_fill(left_out, torch.finfo(d.dtype).min).logsumexp(1)  # [B]
     j = torch.logaddexp(negatives.unsqueeze(1), negatives) + d
-    return j.where(pairs, 0.0).relu().square().sum() / (2 * pairs.sum().clamp(min=1))
+    costs = j.where(pairs, 0.0).relu().square()
+    if counts is None:
+        return costs.sum() / (2 * pairs.sum().clamp(min=1))
+    shares = counts * counts.unsqueeze(1) * pairs
+    return (shares * costs).sum() / (2 * shares.sum()).clamp(min=torch.finfo(d.dtype).tiny)

@@ -36,7 +36,7 @@ def test_captured_updates_are_lightning_s_own(name: str, device: str, settings: 
     assert len(by_lightning.losses) == len(as_graph.losses) == 20 == captured.trainer.global_step
     torch.testing.assert_close(torch.stack(as_graph.losses), torch.stack(by_lightning.losses), rtol=1e-4, atol=1e-4)
     assert as_graph.rates == pytest.approx(by_lightning.rates)
-    assert as_graph.warm_up == by_lightning.warm_up
+    assert as_graph.passed == by_lightning.passed
     for (parameter, a), b in zip(captured.named_parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4, msg=lambda m, p=parameter: f"{p}: {m}")
 

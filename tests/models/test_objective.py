@@ -78,14 +78,18 @@ def test_labels_never_enter_a_relaxed_bound() -> None:
 # --- Auxiliary terms attach to any model
 
 
+@pytest.mark.parametrize(("epochs", "passed", "count"), [(0, 1.0, None), (4, 1.0, 0.25), (4, 0.0, 0.0), (4, 9.0, 1.0)])
 @pytest.mark.parametrize("name", [*WITH_CLASSES, "gmvae"])
-def test_auxiliary_terms_attach_to_every_model_with_classes(name: str) -> None:
-    o = settings(assignment=0.7, metric=0.3, neighbours=2, margin=1.5)
+def test_auxiliary_terms_attach_to_every_model_with_classes(
+    name: str, epochs: float, passed: float, count: float | None
+) -> None:
+    o = settings(assignment=0.7, metric=0.3, neighbours=2, margin=1.5, assignment_epochs=epochs)
     model = make(name, objective=o)
     roughen(model)
     batch = make_batch(model)
     noise = make_noise(model, batch)
-    with_terms, without = losses_of(model, batch, noise), losses_of(make_like(model, settings()), batch, noise)
+    with_terms = losses_of(model, batch, noise, passed)
+    without = losses_of(make_like(model, settings()), batch, noise)
     for s in range(len(SEEDS)):
         f, values = replica(model, s), {}
         x = torch.cat([batch.x_labelled[s], batch.x_unlabelled[s]])
@@ -106,7 +110,9 @@ def test_auxiliary_terms_attach_to_every_model_with_classes(name: str) -> None:
         log_q_y = factor(values).log_probs.reshape(len(x), K)
         y, num = batch.y_labelled[s], len(batch.y_labelled[s])
         given = torch.cat([y, auxiliary.nearest_classes(h[:num], y, h[num:], 2)])
-        assignment, metric = auxiliary.assignment(log_q_y, given), auxiliary.lifted_structured(h, given, 1.5)
+        counts = None if count is None else torch.cat([torch.ones(num), torch.full((len(x) - num,), count)])
+        assignment = auxiliary.assignment(log_q_y, given, counts)
+        metric = auxiliary.lifted_structured(h, given, 1.5, counts)
         torch.testing.assert_close(with_terms["assignment"][s], assignment, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(with_terms["metric_loss"][s], metric, rtol=1e-4, atol=1e-4)
         expected = without["loss"][s] - 0.7 * assignment + 0.3 * metric

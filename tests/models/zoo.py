@@ -97,8 +97,8 @@ def roughen(model: DeepGenerativeModel) -> None:
         parameter.data = 0.6 * torch.randn(parameter.shape, generator=generator)
 
 
-def losses_of(model: DeepGenerativeModel, batch: Batch, noise: Any, warm_up: float = 1.0) -> dict[str, Tensor]:
-    return model.per_seed(model.losses, batch, noise, torch.full((len(model.seeds),), warm_up))
+def losses_of(model: DeepGenerativeModel, batch: Batch, noise: Any, passed: float = 1.0) -> dict[str, Tensor]:
+    return model.per_seed(model.losses, batch, noise, torch.full((len(model.seeds),), passed))
 
 
 def replica(model: DeepGenerativeModel, s: int) -> Factorisation:

@@ -34,9 +34,10 @@ def nearest_by_loops(h_labelled: Tensor, y_labelled: Tensor, h: Tensor, neighbou
     return winners
 
 
-def lifted_by_loops(h: Tensor, classes: Tensor, margin: float) -> float:
+def lifted_by_loops(h: Tensor, classes: Tensor, margin: float, counts: Tensor | None = None) -> float:
     rows, labels = h.tolist(), classes.argmax(1).tolist()
-    terms = []
+    counted = [1.0] * len(rows) if counts is None else counts.tolist()
+    total, num = 0.0, 0.0
     for i in range(len(rows)):
         for j in range(i):
             if labels[i] != labels[j]:
@@ -44,10 +45,12 @@ def lifted_by_loops(h: Tensor, classes: Tensor, margin: float) -> float:
             negatives = 0.0
             for k in range(len(rows)):
                 if labels[k] != labels[i]:
-                    negatives += math.exp(margin - math.dist(rows[i], rows[k]))
-                    negatives += math.exp(margin - math.dist(rows[j], rows[k]))
-            terms.append(max(0.0, math.log(negatives) + math.dist(rows[i], rows[j])) ** 2)
-    return sum(terms) / len(terms) / 2
+                    negatives += counted[k] * math.exp(margin - math.dist(rows[i], rows[k]))
+                    negatives += counted[k] * math.exp(margin - math.dist(rows[j], rows[k]))
+            share = counted[i] * counted[j]
+            total += share * max(0.0, math.log(negatives) + math.dist(rows[i], rows[j])) ** 2
+            num += share
+    return total / num / 2
 
 
 # --- Classes of the nearest labelled rows
@@ -113,6 +116,23 @@ def test_assignment_is_the_mean_log_probability_of_the_classes() -> None:
     torch.testing.assert_close(assignment(logits.log_softmax(1), y), expected)
 
 
+def test_rows_that_count_less_do_so_in_both_terms_and_those_that_count_nothing_are_not_there() -> None:
+    counts, log_q_y = torch.tensor([1, 1, 1, 1, 0.25, 0.5, 0, 2, 0], dtype=torch.float64), randn(2, B, K).log_softmax(1)
+    weighted = sum(c * row[k] for c, row, k in zip(counts, log_q_y, y.argmax(1)))
+    torch.testing.assert_close(assignment(log_q_y, y, counts), weighted / counts.sum())
+    for margin in (-2.0, 0.5, 3.0):
+        value = lifted_structured(h, y, margin, counts)
+        assert value.item() == pytest.approx(lifted_by_loops(h, y, margin, counts), rel=1e-9)
+    few = (torch.arange(B) < 6).double()
+    torch.testing.assert_close(lifted_structured(h, y, MARGIN, few), lifted_structured(h[:6], y[:6], MARGIN))
+    torch.testing.assert_close(assignment(log_q_y, y, few), assignment(log_q_y[:6], y[:6]))
+    ones = torch.ones(B, dtype=torch.float64)
+    torch.testing.assert_close(lifted_structured(h, y, MARGIN, ones), lifted_structured(h, y, MARGIN))
+    features = h.clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda h: lifted_structured(h, y, MARGIN, counts), features)
+    assert not torch.autograd.grad(lifted_structured(features, y, MARGIN, few), features)[0][6:].any()
+
+
 # --- Lifted structured loss
 
 
@@ -146,11 +166,13 @@ def test_gradients_by_finite_differences() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Anomaly Detection")
+@pytest.mark.parametrize("count", [None, 1.0, 0.0])
 @pytest.mark.parametrize("labels", [[0, 1, 2], [1, 1, 1], [0]], ids=["no pairs", "one class", "one row"])
-def test_without_pairs_or_negatives_there_is_no_loss(labels: list[int]) -> None:
+def test_without_pairs_or_negatives_there_is_no_loss(labels: list[int], count: float | None) -> None:
+    counts = None if count is None else torch.full((len(labels),), count, dtype=torch.float64)
     features = h[: len(labels)].clone().requires_grad_()
     with torch.autograd.detect_anomaly():  # of a NaN in any step, even one that is masked afterwards
-        value = lifted_structured(features, one_hot(labels), MARGIN)
+        value = lifted_structured(features, one_hot(labels), MARGIN, counts)
         value.backward()
     assert value.item() == 0
     assert (features.grad == 0).all()
