@@ -77,10 +77,10 @@ class ObjectiveConfig:
     latents_weight: float = 1.0  # w_G of Figueroa: of the latents' terms, on top of the warm-up
     classes_weight: float = 1.0  # w_C, of KL(q(y | .) || p(y)), where y is relaxed
     assignment: float = 0.0  # w_A, of the cross-entropy with the classes of the nearest labelled rows
-    assignment_epochs: float = 0.0  # rows with such a class count in both auxiliary terms from 0 to 1, linearly
     neighbours: int = 5  # so many of them
     metric: float = 0.0  # w_M, of the lifted structured loss of the features
     margin: float = 1.0  # of the lifted structured loss
+    assignment_epochs: float = 0.0  # rows with a class of neighbours count in both terms from 0 to 1, linearly
     temperature: float = 1.0  # of a relaxed y at the start
     final_temperature: float = 0.5
     temperature_epochs: float = 50.0  # from one to the other, exponentially

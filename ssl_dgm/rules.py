@@ -216,8 +216,9 @@ def _check_auxiliary(config: Config) -> None:
             f"labels={config.labels} tells gmvae nothing with objective.assignment=0 and objective.classification=0; "
             "use objective.assignment=1, or labels=0 for clusters"
         )
-    if config.m1 is not None and (config.m1.objective.assignment or config.m1.objective.metric):
-        raise UserError("m1.objective.assignment and m1.objective.metric need classes, and M1 has none; use 0 for both")
+    for setting in ("assignment", "metric", "assignment_epochs"):
+        if config.m1 is not None and (value := getattr(config.m1.objective, setting)):
+            raise UserError(f"m1.objective.{setting}={value} needs classes, and M1 has none; use 0")
     if not (o.assignment or o.metric):
         if o.assignment_epochs:
             rising = f"objective.assignment_epochs={o.assignment_epochs}"
