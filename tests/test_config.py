@@ -201,7 +201,7 @@ REFUSED_TOGETHER: list[tuple[str, str]] = [
     ("model=sdgm model.q_z=x", "model.q_z=x is of model=m2, and sdgm has no use for it"),
     ("model=m2 model.q_z=x model.q_log_var=x", "m2 with model.q_z=x has no use for it"),
     ("model=m1m2 m1.objective.metric=1", "m1.objective.metric=1.0 needs classes, and M1 has none; use 0"),
-    ("model=m1m2 m1.objective.assignment_epochs=1", "m1.objective.assignment_epochs=1.0 needs classes, and M1 has none"),
+    ("model=m1m2 m1.objective.assignment_epochs=1", "m1.objective.assignment_epochs=1.0 needs classes"),
     ("model=m2 data=memmap trainer.devices=2 objective.free_bits=1", "compares the mean cost of a whole batch"),
     ("model=m2 optimizer.schedule=step optimizer.final_lr=1", "optimizer.final_lr=1.0 is above optimizer.lr="),
     ("model=avae objective.metric=1", "needs a model with classes, and avae has none"),
