@@ -220,7 +220,7 @@ def _check_auxiliary(config: Config) -> None:
         if config.m1 is not None and (value := getattr(config.m1.objective, setting)):
             raise UserError(f"m1.objective.{setting}={value} needs classes, and M1 has none; use 0")
     if not (o.assignment or o.metric):
-        if o.assignment_epochs and name != "gmvae":  # whose budget has them, and which clusters without labels
+        if o.assignment_epochs:
             rising = f"objective.assignment_epochs={o.assignment_epochs}"
             raise UserError(f"{rising} is of the auxiliary terms, which {given} leaves out; use 0")
         return

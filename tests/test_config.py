@@ -241,15 +241,6 @@ def test_values_that_do_not_go_together_are_refused_with_a_sentence(words: str, 
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("budget", ["short", "paper"])
-def test_a_gmvae_clusters_once_its_auxiliary_tasks_are_left_out(budget: str) -> None:
-    words = ["model=gmvae", "data=mnist", f"budget={budget}", "labels=0"]
-    config = compose([*words, "objective.assignment=0", "objective.metric=0"])
-    assert config.objective.assignment_epochs == (3.0 if budget == "short" else 0.0)
-    experiment = compose(["experiment=figueroa_clustering", f"budget={budget}"])
-    assert experiment.objective.assignment_epochs == 0
-
-
 def test_the_m1_of_a_stack_may_see_images() -> None:
     stack = compose(["model=m1m2", "data=mnist", "network@m1.network=conv", "m1.model.likelihood=gaussian"])
     assert stack.m1 is not None
