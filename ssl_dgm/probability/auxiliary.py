@@ -66,14 +66,12 @@ def lifted_structured(h: Tensor, classes: Tensor, margin: float, counts: Tensor 
     d = _distances(h, h)
     same = classes @ classes.T > 0.5
     pairs = same & ~torch.eye(len(h), dtype=torch.bool, device=h.device)
+    counts = d.new_ones(len(h)) if counts is None else counts
     # A finite stand-in for log 0: with -inf, gradients would be NaN on their way back in a batch of one class.
-    exponents, left_out = margin - d, same
-    if counts is not None:
-        exponents, left_out = exponents + counts.log(), same | (counts == 0)
-    negatives = exponents.masked_fill(left_out, torch.finfo(d.dtype).min).logsumexp(1)  # [B]
+    exponents = (margin - d + counts.log()).masked_fill(same | (counts == 0), torch.finfo(d.dtype).min)
+    negatives = exponents.logsumexp(1)  # [B]
     j = torch.logaddexp(negatives.unsqueeze(1), negatives) + d
-    costs = j.where(pairs, 0.0).relu().square()
-    if counts is None:
-        return costs.sum() / (2 * pairs.sum().clamp(min=1))
     shares = counts * counts.unsqueeze(1) * pairs
-    return (shares * costs).sum() / (2 * shares.sum()).clamp(min=torch.finfo(d.dtype).tiny)
+    return (shares * j.where(pairs, 0.0).relu().square()).sum() / (2 * shares.sum()).clamp(
+        min=torch.finfo(d.dtype).tiny
+    )
