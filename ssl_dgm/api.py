@@ -54,6 +54,9 @@ def fit(*overrides: str, seed: int | None = None, verbose: bool = True, **arrays
             raise UserError(f"ssl_dgm.fit has {named[0]} and arrays; give it one of them")
         words.insert(0, "data=npz")
     config = compose(words)
+    chosen = config.seeds[0] if seed is None else seed
+    if chosen not in config.seeds:
+        raise UserError(f"seed={chosen} is not of seeds={list(config.seeds)}, which are trained; name one of them")
     if arrays:
         config.data.file = str(_kept(arrays, Path(config.runs)))
     sources.check_available(config.data)
@@ -62,7 +65,6 @@ def fit(*overrides: str, seed: int | None = None, verbose: bool = True, **arrays
     result = carry_out(config, say, command)
     rows = [row for record in result.records.values() for row in collect.rows(record)]
     collect.append(Path(config.csv or f"{config.runs}/rows.csv"), rows, say)
-    chosen = config.seeds[0] if seed is None else seed
     if chosen in result.lost:
         raise UserError(f"seed {chosen} has no result: {result.lost[chosen]}")
     return load(result.folder, seed=chosen, device=config.device)
@@ -128,7 +130,8 @@ class Fitted:
     @cached_property
     def model(self) -> Any:
         """The LightningModule with its weights, or a scikit-learn estimator, which is fitted when it is asked for."""
-        return _estimator(self._job, self.seed) if self._network is None else self._network
+        # The same rows and the same seed make the same estimator.
+        return classifiers.fitted(self._job, self.seed) if self._network is None else self._network
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -333,11 +336,6 @@ def _network(job: Job, seed: int) -> DeepGenerativeModel:
     model = create(job, [seed], inputs(job)[0].x_dim)
     model.load_state_dict({name: tensor[None] for name, tensor in weights.items()})
     return model.to(job.device).eval()
-
-
-def _estimator(job: Job, seed: int) -> Any:
-    """Fitted again: the same rows and the same seed make the same estimator."""
-    return classifiers.fitted(job, seed)
 
 
 def _check_weights(folder: Path, seed: int) -> None:

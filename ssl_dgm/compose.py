@@ -59,6 +59,8 @@ def from_composed(composed: DictConfig) -> Config:
     """The plain dataclass of a composed configuration, checked."""
     config = OmegaConf.to_object(composed)
     assert isinstance(config, Config)
+    if config.model.name not in (models := choices()["model"]):
+        raise UserError(f"model.name={config.model.name} is unknown; {checks.nearest(config.model.name, models)}")
     rules.check(config)
     return config
 

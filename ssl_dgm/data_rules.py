@@ -1,6 +1,6 @@
 """What settings of data may not be, by themselves and together with others: refused without torch."""
 
-from ssl_dgm.config import Config, UserError, needs_labels
+from ssl_dgm.config import Config, Stage, UserError, needs_labels
 
 RESIZED = ("norb", "lfw", "folder")  # data sets that data.side is for
 OWN = ("npz", "folder", "csv", "memmap")
@@ -18,6 +18,8 @@ def check(config: Config) -> None:
     Raises:
         UserError: one sentence with the value and the remedy.
     """
+    for prefix, stage in (("", config), *((("m1.", config.m1),) if config.m1 else ())):
+        _check_pixels(config, stage, prefix)
     _check_uses(config)
     _check_images(config)
     _check_train_rows(config)
@@ -57,6 +59,37 @@ def _check_images(config: Config) -> None:
                 f"{prefix}network.name={stage.network.name} convolves images, and data.pca={data.pca} makes them "
                 f"uncorrelated numbers without a place; use {prefix}network.name=mlp, or leave data.pca out"
             )
+
+
+def _check_pixels(config: Config, stage: Stage, prefix: str) -> None:
+    """Refuses convolutions where x is no image, and likelihoods that have nothing to be of."""
+    kind, likelihood = stage.network.name, stage.model.likelihood
+    if stage.model.mse_scale is not None and likelihood != "mse":
+        scale = f"{prefix}model.mse_scale={stage.model.mse_scale}"
+        raise UserError(
+            f"{scale} has no use with {prefix}model.likelihood={likelihood}; add {prefix}model.likelihood=mse"
+        )
+    if config.m1 is not None and not prefix:
+        where = f"has no use in stage 2 of {config.model.name}, which sees no pixels"
+        if kind != "mlp":
+            raise UserError(f"network.name={kind} {where}; use network=mlp, and network@m1.network={kind} for stage 1")
+        if likelihood != "auto":
+            raise UserError(f"model.likelihood={likelihood} {where}; use auto, and m1.model.likelihood={likelihood}")
+        return
+    if kind != "mlp" and (config.data.name == "digits" or config.data.min_pixel_sd > 0):
+        small = config.data.name == "digits"
+        why = (
+            "whose 8 x 8 pixels are too few"
+            if small
+            else f"and data.min_pixel_sd={config.data.min_pixel_sd} drops pixels"
+        )
+        remedy = "use network=mlp, or data=mnist" if small else "use data.min_pixel_sd=0, or network=mlp"
+        raise UserError(f"{prefix}network.name={kind} convolves images, {why}; {remedy}")
+    if likelihood == "categorical" and config.data.pixels != "grey":
+        raise UserError(
+            f"{prefix}model.likelihood=categorical is of 256 grey levels, but data.pixels={config.data.pixels} makes "
+            "pixels 0 or 1; add data.pixels=grey"
+        )
 
 
 def _check_train_rows(config: Config) -> None:

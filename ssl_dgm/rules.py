@@ -8,6 +8,7 @@ from ssl_dgm import data_rules
 from ssl_dgm.checks import example, nearest, seconds
 from ssl_dgm.config import (
     CLASSIFIERS,
+    INDUCTIVE,
     TRANSDUCTIVE,
     WITHOUT_CLASSES,
     Config,
@@ -21,6 +22,7 @@ from ssl_dgm.config import (
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "classifier": ("none", *CLASSIFIERS),
+    "baseline": (*INDUCTIVE, *TRANSDUCTIVE),
     "estimator.kernel": ("rbf", "linear"),
     "estimator.scaling": ("imagenet", "paper"),
     "features": ("mean", "sample"),
@@ -64,7 +66,7 @@ NOT_NEGATIVE = (
     "objective.classification", "objective.labelled", "objective.warm_up_epochs", "objective.free_bits",
     "objective.latents_weight", "objective.classes_weight", "objective.assignment", "objective.metric",
     "objective.assignment_epochs", "objective.temperature_epochs", "optimizer.final_lr", "data.min_pixel_sd",
-    "objective.class_terms", "estimator.contraction",
+    "objective.class_terms", "estimator.contraction", "m1_seed",
 )  # fmt: skip
 
 
@@ -108,7 +110,6 @@ def check(config: Config) -> None:
                 f"{which} is of q(y | x), which {'M1' if prefix else config.model.name} has not; leave it out"
             )
         _check_class_terms(stage, prefix)
-        _check_pixels(config, stage, prefix)
         o = stage.optimizer
         if o.schedule != "constant" and o.final_lr > o.lr:
             raise UserError(
@@ -134,15 +135,27 @@ def check(config: Config) -> None:
     _check_algorithm(config)
     _check_likelihood(config)
     _check_memmap(config)
-    if config.selection == "best_validation" and config.classify == "generative" and not ends_in_estimator(config):
-        raise UserError(
-            "selection=best_validation takes the epoch at which q(y | x) errs least, and classify=generative does not "
-            "classify by it; use selection=last"
-        )
+    _check_selection(config)
     if config.time_limit is not None:
         seconds(config.time_limit)
     if config.csv is not None and Path(config.csv).is_dir():
         raise UserError(f"csv={config.csv} is a folder; name a file in it, for example csv={config.csv}/rows.csv")
+
+
+def _check_selection(config: Config) -> None:
+    """Refuses a best epoch where classes are not told by q(y | x), and where not every epoch could be it."""
+    if config.selection != "best_validation" or ends_in_estimator(config):
+        return
+    if config.classify == "generative":
+        raise UserError(
+            "selection=best_validation takes the epoch at which q(y | x) errs least, and classify=generative does not "
+            "classify by it; use selection=last"
+        )
+    if (every := config.trainer.validate_every) > 1:
+        raise UserError(
+            f"selection=best_validation takes the best of all epochs, and trainer.validate_every={every} looks at some "
+            "of them; add trainer.validate_every=1"
+        )
 
 
 def _check_classes(config: Config) -> None:
@@ -175,37 +188,6 @@ def _check_class_terms(stage: Stage, prefix: str) -> None:
         raise UserError(f"{given} would leave the sum without all classes but the likeliest; use 2, or 0 for all")
     if terms and threshold:
         raise UserError(f"{given} and objective.class_threshold={threshold} both leave classes out; use 0 for one")
-
-
-def _check_pixels(config: Config, stage: Stage, prefix: str) -> None:
-    """Refuses convolutions where x is no image, and likelihoods that have nothing to be of."""
-    kind, likelihood = stage.network.name, stage.model.likelihood
-    if stage.model.mse_scale is not None and likelihood != "mse":
-        scale = f"{prefix}model.mse_scale={stage.model.mse_scale}"
-        raise UserError(
-            f"{scale} has no use with {prefix}model.likelihood={likelihood}; add {prefix}model.likelihood=mse"
-        )
-    if config.m1 is not None and not prefix:
-        where = f"has no use in stage 2 of {config.model.name}, which sees no pixels"
-        if kind != "mlp":
-            raise UserError(f"network.name={kind} {where}; use network=mlp, and network@m1.network={kind} for stage 1")
-        if likelihood != "auto":
-            raise UserError(f"model.likelihood={likelihood} {where}; use auto, and m1.model.likelihood={likelihood}")
-        return
-    if kind != "mlp" and (config.data.name == "digits" or config.data.min_pixel_sd > 0):
-        small = config.data.name == "digits"
-        why = (
-            "whose 8 x 8 pixels are too few"
-            if small
-            else f"and data.min_pixel_sd={config.data.min_pixel_sd} drops pixels"
-        )
-        remedy = "use network=mlp, or data=mnist" if small else "use data.min_pixel_sd=0, or network=mlp"
-        raise UserError(f"{prefix}network.name={kind} convolves images, {why}; {remedy}")
-    if likelihood == "categorical" and config.data.pixels != "grey":
-        raise UserError(
-            f"{prefix}model.likelihood=categorical is of 256 grey levels, but data.pixels={config.data.pixels} makes "
-            "pixels 0 or 1; add data.pixels=grey"
-        )
 
 
 def _check_auxiliary(config: Config) -> None:
@@ -241,11 +223,20 @@ def _check_q(config: Config) -> None:
     for setting, value in (("class_threshold", threshold), ("class_terms", config.objective.class_terms)):
         if name == "gmvae" and value:
             raise UserError(f"objective.{setting}={value} leaves out classes of a sum, and gmvae has none; use 0")
+    if name == "gmvae" and (r := config.objective.labelled) is not None:
+        raise UserError(f"objective.labelled={r} weighs the bound of labelled rows, and gmvae has none; leave it out")
 
 
 def _check_estimator(config: Config) -> None:
-    """Refuses draws of features where no classifier sees any, and more neighbours than labelled rows."""
-    name = config.model.name
+    """Refuses what is of a classifier on an M1 where there is none, the reverse, and too many neighbours."""
+    name, classifier, default = config.model.name, config.classifier, Config()
+    if name != "m1" and classifier not in ("none", default.classifier):
+        raise UserError(f"classifier={classifier} is fitted on the features of model=m1, not of {name}; leave it out")
+    if name == "m1" and ends_in_estimator(config):
+        for setting in ("selection", "likelihood_samples"):
+            if (value := getattr(config, setting)) != getattr(default, setting):
+                alone = f"of an M1 by itself, and classifier={classifier} is what is scored here"
+                raise UserError(f"{setting}={value} is {alone}; use classifier=none")
     if config.features != "mean" and not (name == "m1" and ends_in_estimator(config)):
         what = f"model={name}" + (" classifier=none" if name == "m1" else "")
         raise UserError(f"features={config.features} is what a classifier on an M1 sees; leave it out of {what}")

@@ -145,13 +145,19 @@ def _train(config: Config, overrides: list[str]) -> int:
     from ssl_dgm.training.run import run
 
     command = " ".join(["python -m ssl_dgm.train", *overrides])
-    results = [run(config, say, command)]
-    if (beside := baseline_of(config)) is not None:
-        results.append(run(beside, lambda line: None, command))
-    main, *others = results
     csv = Path(config.csv or f"{config.runs}/rows.csv")
-    shown = [result for result in (main.first, main, *others) if result is not None]
-    collect.append(csv, [row for result in shown for r in result.records.values() for row in collect.rows(r)], say)
+    shown: list[Result] = []
+
+    def finished(result: "Result") -> None:
+        shown.append(result)
+        collect.append(csv, [row for record in result.records.values() for row in collect.rows(record)], say)
+
+    main = run(config, say, command)
+    if main.first is not None:
+        finished(main.first)
+    finished(main)
+    if (beside := baseline_of(config)) is not None:
+        finished(run(beside, lambda line: None, command))
     say(f"\n{_summary(shown)}\n")
     say(f"records   {main.folder}/seed-*/result.json\nrows      {csv}")
     for picture in main.pictures:

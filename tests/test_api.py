@@ -173,6 +173,12 @@ def test_a_seed_that_is_lost_says_why() -> None:
         ssl_dgm.fit(*TINY, "model=m2", "seeds=[0]", "optimizer.lr=1e30", verbose=False)
 
 
+def test_a_seed_that_is_not_trained_is_refused_before_any_is() -> None:
+    with pytest.raises(UserError, match=r"seed=4 is not of seeds=\[0\], which are trained; name one of them"):
+        ssl_dgm.fit(*TINY, "model=m2", "seeds=[0]", "budget.epochs=9", seed=4, verbose=False)
+    assert not list(Path("runs").glob("*/seed-*"))
+
+
 def test_estimators_choose_no_epoch_and_rows_are_written() -> None:
     ssl_dgm.fit(*TINY, "model=nn", "selection=best_validation", verbose=False)
     rows = collect.read(Path("runs/rows.csv"), print)

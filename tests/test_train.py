@@ -123,6 +123,30 @@ def test_best_validation_reports_the_epoch_with_the_lowest_error(command: Comman
         assert record["validation_labels"] == 200
 
 
+def test_the_bound_of_the_validation_rows_is_that_of_the_final_weights(command: Command, tmp_path: Path) -> None:
+    words = ("model=m1", "classifier=none", "optimizer.lr=0.05", "budget.epochs=7")
+    ways = {"every": "selection=last", "never": "trainer.validate_every=50", "best": "selection=best_validation"}
+    found = {}
+    for name, way in ways.items():
+        assert command(*SMOKE, *words, way, f"runs={name}").code == 0
+        (path,) = tmp_path.glob(f"{name}/*/seed-0/result.json")
+        found[name] = read_json(path)["metrics"]
+    assert found["never"] == found["every"]
+    assert found["never"]["validation/bound"] != found["never"]["test/bound"]
+    with open(next(tmp_path.glob("best/*/group-0/metrics.csv"))) as file:
+        curve = [float(row["validation/bound"]) for row in csv.DictReader(file)]
+    assert max(curve) > curve[-1] + 5, "the last epoch is not the best"
+    assert found["best"]["validation/bound"] > found["every"]["validation/bound"] + 5
+    assert found["every"]["validation/bound"] == pytest.approx(curve[-1], rel=0.05)
+
+
+def test_a_baseline_that_fails_costs_the_model_no_row(command: Command, tmp_path: Path) -> None:
+    outcome = command(*SMOKE[:-1], "baseline=inception")
+    assert outcome.code == 2, outcome.out
+    with open(tmp_path / "runs" / "rows.csv") as file:
+        assert {row["model"] for row in csv.DictReader(file)} == {"m2"}
+
+
 REFUSED = [
     (("model=m3",), "model=m3 is unknown; the nearest is m"),
     (("data=minst",), "data=minst is unknown; the nearest is mnist"),

@@ -2,8 +2,10 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
@@ -26,6 +28,8 @@ from ssl_dgm.training.fit import fit
 from ssl_dgm.training.jobs import FirstStage, Job, Result, assembled, create, data_module, inputs, save, trained
 from ssl_dgm.training.loggers import Log
 
+AFTER_LAST = "its bound is not finite after the last update"
+
 
 def train(job: Job, seeds: list[int]) -> dict[int, str]:
     """Trains seeds together and writes their records; returns the lost ones."""
@@ -34,9 +38,11 @@ def train(job: Job, seeds: list[int]) -> dict[int, str]:
     group = job.folder / f"group-{'-'.join(map(str, seeds))}"
     model = create(job, seeds, train.x_dim)
     data = data_module(job, train, seeds)
+    _begin_on(job, group)
     again = partial(assembled, dataclasses.replace(job, say=_nothing, log=Log()), seeds)
     lost = fit(config, model, data, group, job.device, job.deadline, job.say, job.log, again)
     metrics, found, confusions = _metrics(job, model, train, test)
+    lost |= _diverged(job, seeds, metrics["test/bound"], lost)
     epochs = read_curves(group / "metrics.csv")
     facts = {
         "epochs": config.budget.epochs,
@@ -69,11 +75,31 @@ def train(job: Job, seeds: list[int]) -> dict[int, str]:
     return lost
 
 
+def _diverged(job: Job, seeds: list[int], values: list[float], lost: Mapping[int, str]) -> dict[int, str]:
+    """Seeds whose last update left weights that have no bound: no term of a loss comes after it."""
+    bad = [seed for seed, value in zip(seeds, values) if not math.isfinite(value) and seed not in lost]
+    for seed in bad:
+        job.say(f"seed {seed} is lost: {AFTER_LAST}; lower optimizer.lr or set optimizer.clip_norm")
+    return dict.fromkeys(bad, AFTER_LAST)
+
+
 def _one_of(job: Job, model: DeepGenerativeModel, s: int, rows: tuple[Inputs, Inputs]) -> Trained:
     """The seed in place s alone."""
     one = create(job, [model.seeds[s]], model.x_dim)
     one.load_state_dict({name: tensor[s : s + 1] for name, tensor in model.state_dict().items()})
     return trained(job, one.to(job.device).eval(), model.seeds[s], rows)
+
+
+def _begin_on(job: Job, group: Path) -> None:
+    """Notes the M1 that a group's stage 2 stands on; where it was begun on other weights, it begins anew."""
+    if job.first is None:
+        return
+    noted = group / "m1.sha256"
+    if noted.is_file() and noted.read_text() != job.first.sha256 and checkpoints.checkpoints(group):
+        begun = f"{group.parent.name} was begun on an M1 with other weights"
+        job.say(f"{begun} than the one that is there now; beginning anew")
+        checkpoints.remove(group)
+    write_atomic(noted, job.first.sha256.encode())
 
 
 def _nothing(line: str) -> None:
@@ -116,7 +142,8 @@ def _metrics(
             confusions = [clusters.of_classes(one, source.test_y, source.class_names) for one in predicted]
     found |= _densities(job, model, test)
     if not model.has_classes:
-        found["validation/bound"] = model.validation["bound"] if model.validation else found["test/bound"]
+        held_out = scores.sampled(model, model.bound, train, len(y), 1, draw_inputs=True, first=num_train)
+        found["validation/bound"] = held_out.mean(1)
         live = [
             scores.live_units(
                 scores.posteriors(model, train, len(y), s), num_train or len(y), config.model.min_unit_sd

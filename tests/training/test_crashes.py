@@ -2,6 +2,7 @@
 
 import csv
 import resource
+import shutil
 import signal
 import subprocess
 import time
@@ -113,6 +114,28 @@ def test_time_limit_ends_cleanly_and_the_same_command_continues(command: Command
     assert time.monotonic() - started < 10
     assert "(time_limit); the same command continues it" in outcome.out
     assert "resuming" in command(*words, "time_limit=2s").out
+
+
+def test_a_stack_that_was_begun_on_another_m1_begins_anew(command: Command, tmp_path: Path) -> None:
+    words = (*SMOKE, "model=m1m2", "m1.budget.epochs=2", "model.min_unit_sd=0", "budget.epochs=100000")
+    assert "(time_limit); the same command continues it" in command(*words, "time_limit=5s").out
+    (of_m1,) = tmp_path.glob("runs/m1-*")
+    shutil.rmtree(of_m1)
+    # Sums in another order, as on another machine.
+    outcome = command(*words, "time_limit=4s", "trainer.replicas=vmap")
+    assert "was begun on an M1 with other weights than the one that is there now; beginning anew" in outcome.out
+    assert "resuming m1m2" not in outcome.out
+    outcome = command(*words, "time_limit=3s")
+    assert "resuming m1m2" in outcome.out, outcome.err
+    assert "anew" not in outcome.out
+
+
+def test_a_seed_whose_last_update_diverges_is_lost(command: Command, tmp_path: Path) -> None:
+    outcome = command(*SMOKE, "optimizer.lr=1e6", "budget.epochs=1", "budget.updates_per_epoch=2")
+    assert outcome.code == 1
+    assert "seed 0 is lost: its bound is not finite after the last update; lower optimizer.lr" in outcome.out
+    assert not list(tmp_path.glob("runs/*/seed-*/result.json"))
+    assert "seed 0: its bound is not finite" in next(tmp_path.glob("runs/*/failed.json")).read_text()
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_previous_one(
