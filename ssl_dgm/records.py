@@ -39,8 +39,7 @@ Made by
 
 `seed-<n>/result.json` holds the record of a seed (metrics are fractions: 0.0333 is 3.33 %), `seed-<n>/split.json` the
 labelled rows it saw, `seed-<n>/weights.safetensors` its weights; `group-*/metrics.csv` is the curve of the seeds that
-were trained together, and `group-*/m1.sha256`, if there is one, names the weights of the M1 that they stand on;
-`config.json` lists the settings, and under `identity` those whose hash names this folder.
+were trained together; `config.json` lists the settings, and under `identity` those whose hash names this folder.
 `figures/` holds pictures of a seed and of the curves, each as PNG, as PDF and with its caption as text.
 The same command continues what is unfinished and adds seeds that are missing.
 """

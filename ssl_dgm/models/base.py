@@ -332,14 +332,10 @@ class DeepGenerativeModel(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         self.validation = self.validating.scores()
 
-    # Kept, since a run that ended after its last epoch but before its record does not validate again.
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["validation"] = dict(self.validation)
         checkpoint["chains"] = vars(self.chains) if self.chains else None
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.validation = dict(checkpoint.get("validation", {}))
         self.chains = Chains(**chains) if (chains := checkpoint.get("chains")) else None
         # What `make_capturable` made of it is not for every device on which the run may be continued.
         for state in checkpoint.get("optimizer_states", ()):

@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 
 from ssl_dgm.files import sha256_of, write_atomic
 
+FIRST_STAGE = "m1.sha256"  # of the weights of the M1 that a group of a stack stands on
 LONGEST = 300.0  # seconds without a checkpoint after which the next end of an epoch has one, whatever its number
 
 
@@ -49,6 +50,6 @@ class Checkpoint(pl.Callback):
 
 
 def remove(folder: Path) -> None:
-    """Deletes the checkpoints of a finished group; its seeds' weights and records stay."""
-    for path in [*checkpoints(folder), *folder.glob("*.writing")]:
+    """Deletes the checkpoints of a finished group, and what they stand on; its seeds' weights and records stay."""
+    for path in [*checkpoints(folder), *folder.glob("*.writing"), *folder.glob(FIRST_STAGE)]:
         path.unlink()

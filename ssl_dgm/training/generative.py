@@ -94,7 +94,7 @@ def _begin_on(job: Job, group: Path) -> None:
     """Notes the M1 that a group's stage 2 stands on; where it was begun on other weights, it begins anew."""
     if job.first is None:
         return
-    noted = group / "m1.sha256"
+    noted = group / checkpoints.FIRST_STAGE
     if noted.is_file() and noted.read_text() != job.first.sha256 and checkpoints.checkpoints(group):
         begun = f"{group.parent.name} was begun on an M1 with other weights"
         job.say(f"{begun} than the one that is there now; beginning anew")
