@@ -296,6 +296,11 @@ def first_stage(config: Config) -> Config | None:
     )
 
 
+def stages(config: Config) -> list[tuple[str, Stage]]:
+    """The settings of every optimisation, each after what its keys begin with."""
+    return [("", config), *([("m1.", config.m1)] if config.m1 else [])]
+
+
 def is_estimator(config: Config) -> bool:
     """Whether the model is a classifier with fit and predict, on pixels, and no deep generative model."""
     return config.model.name in (*INDUCTIVE, *TRANSDUCTIVE)

@@ -1,6 +1,6 @@
 """What settings of data may not be, by themselves and together with others: refused without torch."""
 
-from ssl_dgm.config import Config, Stage, UserError, needs_labels
+from ssl_dgm.config import Config, Stage, UserError, needs_labels, stages
 
 RESIZED = ("norb", "lfw", "folder")  # data sets that data.side is for
 OWN = ("npz", "folder", "csv", "memmap")
@@ -18,7 +18,7 @@ def check(config: Config) -> None:
     Raises:
         UserError: one sentence with the value and the remedy.
     """
-    for prefix, stage in (("", config), *((("m1.", config.m1),) if config.m1 else ())):
+    for prefix, stage in stages(config):
         _check_pixels(config, stage, prefix)
     _check_uses(config)
     _check_images(config)
@@ -53,7 +53,7 @@ def _check_images(config: Config) -> None:
     if data.min_pixel_sd > 0:
         both = f"data.pca={data.pca} with data.min_pixel_sd={data.min_pixel_sd}"
         raise UserError(f"{both} both leave out what doesn't vary; use data.min_pixel_sd=0")
-    for prefix, stage in (("", config), *((("m1.", config.m1),) if config.m1 else ())):
+    for prefix, stage in stages(config):
         if stage.network.name != "mlp":
             raise UserError(
                 f"{prefix}network.name={stage.network.name} convolves images, and data.pca={data.pca} makes them "
@@ -101,7 +101,7 @@ def _check_train_rows(config: Config) -> None:
         if rows is not None and (value := getattr(data, name)) in values:
             word = "data" if name == "name" else f"data.{name}"
             raise UserError(f"data.train_rows={rows} is not for {word}={value}; leave one out, or use {word}={instead}")
-    for prefix, stage in (("", config), *((("m1.", config.m1),) if config.m1 else ())):
+    for prefix, stage in stages(config):
         if stage.budget.passes > 1 and (data.name == "memmap" or data.order == "by_class"):
             what = f"data={data.name}" if data.name == "memmap" else f"data.order={data.order}"
             passes = f"{prefix}budget.passes={stage.budget.passes}"

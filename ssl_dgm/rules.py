@@ -18,6 +18,7 @@ from ssl_dgm.config import (
     first_stage,
     flatten,
     is_estimator,
+    stages,
 )
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -94,7 +95,7 @@ def check(config: Config) -> None:
             raise UserError(f"{key}={value} is not positive; use for example {example(key)}")
         if stem in NOT_NEGATIVE and value is not None and value < 0:
             raise UserError(f"{key}={value} is negative; use for example {example(key)}")
-    for prefix, stage in (("", config), *((("m1.", config.m1),) if config.m1 else ())):
+    for prefix, stage in stages(config):
         hidden, per_step = list(stage.network.hidden), stage.budget.labelled_per_step
         if not hidden or min(hidden) <= 0:
             raise UserError(f"{prefix}network.hidden={hidden} is no list of layer sizes; use for example [500]")

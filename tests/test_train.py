@@ -141,8 +141,13 @@ def test_the_bound_of_the_validation_rows_is_that_of_the_final_weights(command: 
 
 
 def test_a_baseline_that_fails_costs_the_model_no_row(command: Command, tmp_path: Path) -> None:
-    outcome = command(*SMOKE[:-1], "baseline=inception")
-    assert outcome.code == 2, outcome.out
+    assert command(*SMOKE, "model=knn", "runs=other").code == 0
+    (of_knn,) = tmp_path.glob("other/knn-*")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / of_knn.name).write_text("a file where its folder would be")
+    outcome = command(*SMOKE, "baseline=knn")
+    assert outcome.code == 2, outcome.err
+    assert of_knn.name in outcome.err
     with open(tmp_path / "runs" / "rows.csv") as file:
         assert {row["model"] for row in csv.DictReader(file)} == {"m2"}
 
