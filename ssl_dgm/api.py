@@ -50,7 +50,7 @@ def fit(*overrides: str, seed: int | None = None, verbose: bool = True, **arrays
     """
     words = [*overrides, *([] if verbose else ["trainer.progress=false"])]
     if arrays:
-        if named := [word for word in overrides if word.startswith(("data=", "data.file="))]:
+        if named := [word for word in map(str, overrides) if word.startswith(("data=", "data.file="))]:
             raise UserError(f"ssl_dgm.fit has {named[0]} and arrays; give it one of them")
         words.insert(0, "data=npz")
     config = compose(words)
@@ -180,7 +180,10 @@ class Fitted:
             return self._log_q_y(x).exp().cpu().numpy()
         if not hasattr(self.model, "predict_proba"):
             raise UserError(f"{self.record['model']} has no probabilities; use predict, or classifier=logistic")
-        return np.asarray(self.model.predict_proba(self._features(x)), np.float32)
+        found = np.asarray(self.model.predict_proba(self._features(x)), np.float32)
+        probabilities = np.zeros((len(found), self._job.source.num_classes), np.float32)
+        probabilities[:, self.model.classes_] = found  # it knows none of the classes without a labelled row
+        return probabilities
 
     def transform(self, x: Any) -> np.ndarray:
         """Means of q(z | x) of the M1: its own, or the live units of the one that this model builds on, [N, D].

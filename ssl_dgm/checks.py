@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from ssl_dgm.config import Config, Stage, UserError, flatten
 
@@ -34,8 +34,11 @@ def check_keys(overrides: list[str]) -> None:
     """Refuses a key that the schema does not have, naming the nearest one; Hydra's own flags and keys pass.
 
     Raises:
-        UserError: for the first unknown key of the `key=value` words.
+        UserError: for the first unknown key of the `key=value` words, and for what is no word at all.
     """
+    if stray := [word for word in overrides if not isinstance(word, str)]:
+        kind = type(stray[0]).__name__
+        raise UserError(f"settings are words like 'model=m2', not {kind}; give arrays by name: x=..., y=...")
     known = list(valid_keys())
     for before, word in zip(("", *overrides), overrides):
         key, sign, _ = word.partition("=")
@@ -54,6 +57,20 @@ def check_keys(overrides: list[str]) -> None:
         tails = [k for k in known if k.rpartition(".")[2] == key.rpartition(".")[2]]
         hint = f"write {tails[0]}" if tails else nearest(key, known)
         raise UserError(f"'{key}' is not a setting; {hint}")
+
+
+def check_budget(words: Sequence[str], name: str) -> None:
+    """Refuses a budget=... that an experiment composed after it has overruled.
+
+    Args:
+        name: budget.name, as it came out.
+    """
+    chosen = {key: value for key, sign, value in (word.partition("=") for word in words) if sign}
+    if (budget := chosen.get("budget", name)) != name and "experiment" in chosen:
+        raise UserError(
+            f"budget={budget} is overruled by experiment={chosen['experiment']}, whose lengths are of budget={name}; "
+            "leave it out, and write budget.epochs=... for another length"
+        )
 
 
 def quoted(words: list[str]) -> list[str]:

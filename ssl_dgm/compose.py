@@ -43,7 +43,7 @@ def compose(overrides: Sequence[str]) -> Config:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(config_folder()), version_base="1.3"):
-            return from_composed(hydra_compose("config", checks.quoted(list(overrides))))
+            return from_composed(hydra_compose("config", checks.quoted(list(overrides))), overrides)
     except (HydraException, OmegaConfBaseException) as error:
         raise explained(error) from error
     finally:
@@ -55,10 +55,15 @@ def explained(error: Exception) -> UserError:
     return UserError(checks.explain(str(error.__cause__ or error), choices()))
 
 
-def from_composed(composed: DictConfig) -> Config:
-    """The plain dataclass of a composed configuration, checked."""
+def from_composed(composed: DictConfig, overrides: Sequence[str]) -> Config:
+    """The plain dataclass of a composed configuration, checked.
+
+    Args:
+        overrides: the words that it was composed with.
+    """
     config = OmegaConf.to_object(composed)
     assert isinstance(config, Config)
+    checks.check_budget(overrides, config.budget.name)
     if config.model.name not in (models := choices()["model"]):
         raise UserError(f"model.name={config.model.name} is unknown; {checks.nearest(config.model.name, models)}")
     rules.check(config)

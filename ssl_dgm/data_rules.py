@@ -1,6 +1,6 @@
 """What settings of data may not be, by themselves and together with others: refused without torch."""
 
-from ssl_dgm.config import Config, Stage, UserError, needs_labels, stages
+from ssl_dgm.config import Config, DataConfig, Stage, UserError, needs_labels, stages
 
 RESIZED = ("norb", "lfw", "folder")  # data sets that data.side is for
 OWN = ("npz", "folder", "csv", "memmap")
@@ -27,16 +27,26 @@ def check(config: Config) -> None:
 
 def _check_uses(config: Config) -> None:
     """Refuses settings of other data than those that are named, and titles that no line of text could hold."""
-    data, published = config.data, f"data={config.data.name} is looked for in the folder that SSL_DGM_DATA names"
+    data = config.data
     for setting, users in USED_BY.items():
         value = getattr(data, setting)
         if value is not None and data.name not in users:
             use = " or ".join(f"data={user}" for user in users)
-            why = f" ({published})" if setting in ("folder", "file") and data.name not in ("npz", "csv", *users) else ""
-            raise UserError(f"data.{setting}={value} is for {use}; leave it out{why}")
+            raise UserError(f"data.{setting}={value} is for {use}, not for data={data.name}; {_instead(data, setting)}")
     title = data.title
     if title is not None and not (title.strip() and title.isprintable() and len(title) <= LONGEST_TITLE):
         raise UserError(f"data.title={title!r} is no title; use one line of at most {LONGEST_TITLE} characters")
+
+
+def _instead(data: DataConfig, setting: str) -> str:
+    """What to do with a setting that other data have."""
+    other = {"file": "folder", "folder": "file"}.get(setting)
+    if other is None:
+        return "leave it out"
+    if data.name in USED_BY[other]:
+        return f"use data.{other}=..."
+    where = "" if data.name == "digits" else f" (data={data.name} is looked for in the folder that SSL_DGM_DATA names)"
+    return f"say which of those it is, or leave it out{where}"
 
 
 def _check_images(config: Config) -> None:

@@ -97,7 +97,8 @@ def _help() -> None:
     from ssl_dgm.drawing import kinds
 
     of_runs = (f"  {name:<16}{_first_sentence(kind.__doc__)}" for name, kind in kinds.KINDS.items())
-    shown = (f"  {name:<24}{gallery.read(gallery.find(name)).title}" for name in gallery.names())
+    wide = 2 + max(map(len, gallery.names()))
+    shown = (f"  {name:<{wide}}{gallery.read(gallery.find(name)).title}" for name in gallery.names())
     print(HELP.format(kinds="\n".join(of_runs), figures="\n".join(shown)), flush=True)
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import shlex
 import sys
 import traceback
 from pathlib import Path
@@ -112,7 +113,7 @@ def _job_of_a_sweep(composed: DictConfig, overrides: list[str]) -> None:
         return
     except UserError as error:
         code, reason = 2, str(error)
-        _keep_refusal(composed, reason)
+        _keep_refusal(composed, overrides, reason)
     except Exception as error:
         code, reason = 1, f"{type(error).__name__}: {error}"
         traceback.print_exc()
@@ -123,16 +124,17 @@ def _job_of_a_sweep(composed: DictConfig, overrides: list[str]) -> None:
 
 
 def _config(composed: DictConfig) -> Config:
-    config = composing.from_composed(composed)
+    about = HydraConfig.get()
+    config = composing.from_composed(composed, about.overrides.task)
     if config.logger.group is None:
-        config.logger.group = HydraConfig.get().runtime.choices.get("experiment")
+        config.logger.group = about.runtime.choices.get("experiment")
     return config
 
 
-def _keep_refusal(composed: DictConfig, reason: str) -> None:
+def _keep_refusal(composed: DictConfig, overrides: list[str], reason: str) -> None:
     """Settings that were refused before their folder existed leave the reason there, for whoever looks for the job."""
     with contextlib.suppress(UserError):
-        config = composing.from_composed(composed)
+        config = composing.from_composed(composed, overrides)
         folder = Path(config.runs) / schema.key(config, sources.load(config.data).sha256)
         # The key of a published split is not known before the manifest is read, which may be what was refused.
         if config.split.file is None and not (folder / "failed.json").exists():
@@ -144,7 +146,7 @@ def _train(config: Config, overrides: list[str]) -> int:
     from ssl_dgm.tables import collect
     from ssl_dgm.training.run import run
 
-    command = " ".join(["python -m ssl_dgm.train", *overrides])
+    command = shlex.join(["python", "-m", "ssl_dgm.train", *overrides])
     csv = Path(config.csv or f"{config.runs}/rows.csv")
     shown: list[Result] = []
 

@@ -10,12 +10,17 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from hypothesis import settings
 
 from ssl_dgm import train
 
 SMOKE = (
     "model=m2", "data=digits", "budget=smoke", "trainer.progress=false", "trainer.compile=never", "baseline=null",
 )  # fmt: skip
+
+# A machine that is busy is no failure.
+settings.register_profile("ssl_dgm", deadline=None)
+settings.load_profile("ssl_dgm")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -168,6 +168,21 @@ def test_arrays_beside_data_of_another_kind_are_refused() -> None:
     assert not list(Path().iterdir())
 
 
+def test_arrays_without_their_names_are_refused() -> None:
+    with pytest.raises(UserError, match=r"settings are words like 'model=m2', not ndarray; give arrays by name: x="):
+        ssl_dgm.fit(DIGITS.train_x, DIGITS.train_y)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="not ndarray; give arrays by name"):
+        ssl_dgm.fit(DIGITS.train_x, y=DIGITS.train_y)  # type: ignore[arg-type]
+
+
+def test_an_estimators_probabilities_are_of_all_classes() -> None:
+    fitted = ssl_dgm.fit("model=nn", "data=digits", "classes.hidden=[3,4]", "labels=80", verbose=False)
+    probabilities = fitted.predict_proba(DIGITS.test_x)
+    assert probabilities.shape == (len(DIGITS.test_x), len(fitted.classes)) and not probabilities[:, [3, 4]].any()
+    np.testing.assert_array_equal(probabilities.argmax(1), fitted.predict(DIGITS.test_x))
+    np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
+
+
 def test_a_seed_that_is_lost_says_why() -> None:
     with pytest.raises(UserError, match=r"seed 0 has no result: .* became non-finite"):
         ssl_dgm.fit(*TINY, "model=m2", "seeds=[0]", "optimizer.lr=1e30", verbose=False)

@@ -1,6 +1,6 @@
 """The schema: what it refuses, and what identifies a run."""
 
-import dataclasses
+import contextlib
 import subprocess
 import sys
 
@@ -59,66 +59,20 @@ def test_no_experiment_of_the_papers_length_keeps_a_setting_of_a_shorter_budget(
     assert config == compose([f"experiment={experiment}", f"budget={config.budget.name}"])
 
 
-def test_the_m1_of_a_stack_has_the_key_of_the_same_m1_run_alone() -> None:
-    stack = compose(["model=m1m2", "labels=600", "m1_seed=3", "seeds=[0,1]", "budget=paper", "m1.network.hidden=[500]"])
-    first = schema.first_stage(stack)
-    alone = compose(["model=m1", "classifier=none", "seeds=[3]", "budget=paper", "network.hidden=[500]"])
-    assert first is not None
-    assert first.seeds == [3]
-    assert schema.key(first, "sha") == schema.key(alone, "sha")
-    with_classifier = schema.first_stage(compose(["model=m1", "labels=100", "budget=paper", "network.hidden=[500]"]))
-    assert with_classifier is not None
-    assert schema.key(with_classifier, "sha") == schema.key(alone, "sha")
-    all_rows = ["labels=all", "data.labelled_in_pool=true", "m1_seed=3", "budget=paper", "network.hidden=[500]"]
-    all_labels = schema.first_stage(compose(["model=m1", *all_rows]))
-    assert all_labels is not None
-    assert schema.key(all_labels, "sha") == schema.key(alone, "sha")
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_a_budget_beside_an_experiment_is_that_of_the_run_or_refused(experiment: str) -> None:
+    own = compose([f"experiment={experiment}"]).budget.name
+    for budget in {"paper", "short", "smoke"} - {own}:
+        words = [f"experiment={experiment}", f"budget={budget}"]
+        with contextlib.suppress(UserError):
+            assert compose(words).budget.name == budget
+        assert compose([*words, f"budget.name={budget}"]).budget.name == budget, "lengths of a table's own"
 
 
 def test_the_network_beside_a_model_is_the_one_of_the_command_line() -> None:
     beside = baseline_of(compose(["model=m2", "labels=600", "budget=paper", "optimizer.lr=1", "seeds=[4]"]))
     assert beside is not None
     assert schema.key(beside, "sha") == schema.key(compose(["model=nn", "labels=600"]), "sha")
-
-
-SAME_RUN = [
-    "seeds=[1,2]", "device=cuda", "runs=elsewhere", "csv=a.csv", "time_limit=9m", "force=true", "seeds_at_once=2",
-    "trainer.progress=false", "trainer.checkpoint_every=1", "trainer.replicas=vmap", "baseline=null",
-]  # fmt: skip
-OTHER_RUN = [
-    "labels=600", "split_seed=0", "m1_seed=1", "optimizer.lr=1e-3", "m1.optimizer.lr=1e-3", "data.pixels=sampled",
-    "selection=best_validation", "budget.precision=bf16", "budget.epochs=7", "data=mnist", "model.z_dim=7",
-    "objective.draws=2", "data.train_rows=500", "budget.passes=2",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("override", SAME_RUN)
-def test_settings_that_do_not_identify_a_run(override: str) -> None:
-    base = ("budget=paper", "budget.precision='32'")
-    assert schema.key(compose([*base, override]), "sha") == schema.key(compose([*base]), "sha")
-
-
-@pytest.mark.parametrize("override", OTHER_RUN)
-def test_settings_that_identify_a_run(override: str) -> None:
-    base = ("budget=paper", "budget.precision='32'")
-    assert schema.key(compose([*base, override]), "sha") != schema.key(compose([*base]), "sha")
-
-
-def test_other_data_are_another_run() -> None:
-    assert schema.key(compose([]), "sha") != schema.key(compose([]), "other")
-
-
-def test_a_new_neutral_option_does_not_rename_old_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = schema.key(compose(["labels=600"]), "sha")
-
-    @dataclasses.dataclass
-    class Later(Config):
-        new_option: int = 0
-
-    values = {f.name: getattr(compose(["labels=600"]), f.name) for f in dataclasses.fields(Config)}
-    monkeypatch.setattr(schema, "Config", Later)
-    assert schema.key(Later(**values), "sha") == before
-    assert schema.key(Later(**values, new_option=1), "sha") != before
 
 
 REFUSED: list[tuple[str, str]] = [
@@ -132,8 +86,8 @@ REFUSED: list[tuple[str, str]] = [
     ("labels=ten", "labels=ten is neither a number nor all; use for example labels=100"),
     ("labels=1.5", "labels=1.5 is of the wrong kind; use for example labels=100"),
     ("data.validation=0", "data.validation=0 is not positive"),
-    ("data.target=y", "data.target=y is for data=csv; leave it out"),
-    ("data.file=a.npz", "data.file=a.npz is for data=npz or data=csv; leave it out (data=digits is looked for in"),
+    ("data.target=y", "data.target=y is for data=csv, not for data=digits; leave it out"),
+    ("data.file=a.npz", "data.file=a.npz is for data=npz or data=csv, not for data=digits; say which of those"),
     ("classes.extra=-1", "classes.extra=-1 is negative"),
     ("classes.labelled=[]", "classes.labelled=[] labels no class and labels=100; use labels=0 for clusters"),
     ("classes.hidden=[1,1]", "classes.hidden=[1, 1] is no list of classes"),
@@ -180,6 +134,9 @@ def test_the_values_of_a_sweep_stay_apart() -> None:
 
 
 REFUSED_TOGETHER: list[tuple[str, str]] = [
+    ("experiment=jonemeth_m2 budget=short", "budget=short is overruled by experiment=jonemeth_m2, whose lengths"),
+    ("data=mnist data.file=a", "or leave it out (data=mnist is looked for in the folder that SSL_DGM_DATA names)"),
+    ("data=folder data.file=a", "data.file=a is for data=npz or data=csv, not for data=folder; use data.folder=..."),
     ("model=m2 network=conv", "network.name=conv convolves images, whose 8 x 8 pixels are too few; use network=mlp"),
     ("model=m1 data=mnist network=figueroa data.min_pixel_sd=0.1", "use data.min_pixel_sd=0, or network=mlp"),
     ("model=m1m2 data=mnist network=conv", "network.name=conv has no use in stage 2 of m1m2, which sees no pixels"),

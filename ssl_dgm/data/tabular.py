@@ -55,6 +55,11 @@ def read(data: DataConfig) -> Source:
     tables = [_read(own.find(data, setting), data.target or "") for setting in _settings(data)]
     train, columns = tables[0], tables[0].columns
     classes = _classes(train.labels)
+    if "-1" in classes and len(classes) > 2:
+        raise UserError(
+            f"column {data.target} of {train.where} has -1 beside {len(classes) - 1} other classes; leave the cell "
+            "empty where no label is known, or give the class another name"
+        )
     if not classes:
         raise UserError(
             f"{train.where} has no row with a label, {data.target} is empty in all; label some of every class"

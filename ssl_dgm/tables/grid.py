@@ -228,7 +228,7 @@ def _caption(table: Table, budget: str, states: Sequence[State]) -> list[str]:
     says.append(f"Here: mean ± sample standard deviation (ddof = 1) over n seeds{labels};")
     says.append("the interval is Student's t for the mean.")
     if table.is_sweep:
-        says.append("Trials, scored on the validation rows; no test metric is kept of them.")
+        says.append("Trials, scored on the validation rows; no row here has a test metric.")
         return says + ([table.reading[budget]] if budget in table.reading else [])
     rules = {"last": "the weights after the last epoch", "best_validation": "the weights of the best validation epoch"}
     kinds = sorted({rules.get(row["selection"], row["selection"]) for row in rows})

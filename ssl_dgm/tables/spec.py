@@ -98,7 +98,7 @@ class Table:
 
     @property
     def is_sweep(self) -> bool:
-        """Whether its cells are trials, from which settings are chosen: no test metric is kept of them."""
+        """Whether its cells are trials, from which settings are chosen: its rows have no test metric."""
         return self.metric in BEST_BY
 
     def metric_of(self, column: str) -> str:

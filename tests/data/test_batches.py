@@ -18,7 +18,7 @@ from ssl_dgm.data.splits import Split
 from ssl_dgm.probability.randomness import Streams
 
 K, SEEDS = 3, (4, 0, 7)
-quick = settings(deadline=None, max_examples=30)
+quick = settings(max_examples=30)
 
 
 def split_of(num_labelled: int, num_unlabelled: int, seed: int) -> Split:
@@ -210,6 +210,13 @@ def test_all_inputs_are_fresh_draws() -> None:
     for group in (0, 2):
         drawn = torch.stack([batch[group] for batch in epoch_of(data, 0)]).flatten(0, 2)  # of a step, seed and row
         assert drawn.unique().tolist() == [0, 1] and len(drawn.unique(dim=0)) == len(drawn)
+
+
+def test_rows_are_drawn_anew_in_every_epoch() -> None:
+    data = make(inputs=Pixels(torch.full((41, 50), 128, dtype=torch.uint8)))  # whatever their order, rows are alike
+    first, second, again = (data.batch(epoch, 0) for epoch in (0, 1, 0))
+    for group in (0, 2):
+        assert not torch.equal(first[group], second[group]) and torch.equal(first[group], again[group])
 
 
 def test_a_training_batch_holds_inputs_and_labels_of_its_rows() -> None:

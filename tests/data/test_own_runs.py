@@ -113,8 +113,8 @@ def test_wrong_files_end_with_exit_code_2_and_no_run(command: Command) -> None:
         (("data=npz",), "name it with data.file=..."),
         (("data=csv", "data.file=empty.npz", "data.target=y"), "is empty; its first row names the columns"),
         (("data=folder", "data.folder=empty.npz"), "data.folder=empty.npz is no folder"),
-        (("data=mnist", "data.file=empty.npz"), "data.file=empty.npz is for data=npz or data=csv; leave it out"),
-        (("data=npz", "data.folder=."), "data.folder=. is for data=memmap or data=folder or data=lfw; leave it out"),
+        (("data=mnist", "data.file=empty.npz"), "data.file=empty.npz is for data=npz or data=csv, not for"),
+        (("data=npz", "data.folder=."), "or data=lfw, not for data=npz; use data.file=..."),
     ):
         ran = command("model=m2", *words, *TINY)
         assert (ran.code, ran.out) == (2, ""), ran.out

@@ -81,6 +81,10 @@ def test_classes_that_are_numbers_are_sorted_as_numbers_however_they_are_written
     np.testing.assert_array_equal(source.test_y, [2, 1, 0])
 
 
+def test_minus_one_is_a_class_where_there_are_two(tmp_path: Path) -> None:
+    assert load(written(tmp_path / "t.csv", "a,label\n" + "1,-1\n2,1\n3,\n" * 9)).classes == ("-1", "1")
+
+
 GOOD = "a,b,label\n" + "".join(f"{i},{i},{'xy'[i % 2]}\n" for i in range(40))
 WRONG: dict[str, tuple[str | bytes, str]] = {
     "an empty file": ("", "t.csv is empty; its first row names the columns"),
@@ -97,6 +101,7 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
     "inf": (GOOD + "1,inf,x\n", "column b of {path} has 'inf' in row 41 below the header"),
     "a short row": (GOOD + "1\n", "column b of {path} is empty in row 41 below the header"),
     "a program's mark": (GOOD + "1,2,NaN\n", "label of {path} has 'NaN' in row 41 below the header; leave the cell"),
+    "an array's mark": (GOOD + "1,2,-1\n", "label of {path} has -1 beside 2 other classes; leave the cell empty"),
     "a long row": (GOOD + "1,2,x,4\n", "is no table of 3 columns"),
     "long rows": ("a,b,label\n" + "1,2,x,4\n" * 9, "is no table of 3 columns"),
     "latin-1": ("a,b,label\n1,2,Größe\n".encode("latin-1"), "is no text in UTF-8"),

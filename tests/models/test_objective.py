@@ -66,6 +66,15 @@ def test_relaxed_draws_are_points_of_the_simplex_near_its_corners_when_cold() ->
     assert torch.equal(cold.argmax(-1), warm.argmax(-1))
 
 
+def test_the_temperature_falls_exponentially_to_its_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make("gmvae", objective=settings(temperature=1.0, final_temperature=0.25, temperature_epochs=40))
+    for epoch, expected in ((0, 1.0), (10, 0.25**0.25), (20, 0.5), (40, 0.25), (99, 0.25)):
+        monkeypatch.setattr(type(model), "current_epoch", epoch)
+        model.on_train_epoch_start()
+        told = model.factorisation.q["y"].temperature  # type: ignore[union-attr]
+        torch.testing.assert_close(told, torch.full_like(told, expected))
+
+
 def test_labels_never_enter_a_relaxed_bound() -> None:
     model = make("gmvae", objective=settings(assignment=1.0, metric=1.0))
     batch = make_batch(model)

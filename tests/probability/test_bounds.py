@@ -156,6 +156,16 @@ def test_an_analytic_divergence_is_the_mean_over_draws(build: Build) -> None:
         assert (expected > -1e-5).all()
 
 
+@every_build
+def test_a_divergence_is_weighted_by_the_probabilities_of_the_classes(build: Build) -> None:
+    f = build()
+    t = enumerated(f, noise_of(f, B, 3))
+    for name in (name for name in f.q if name != "y"):
+        kl = t.q[name] - t.p[name]  # [M, K, B]
+        expected = kl.mean(0) if "y" not in f.q else kl * t.q["y"].exp()
+        agree(bounds.divergence(t, name), expected.sum(-2).mean())
+
+
 def test_an_analytic_divergence_needs_no_draw_of_its_latent() -> None:
     f = m2()
     one, other = (enumerated(f, noise_of(f, B, seed=seed), f.analytic) for seed in (1, 2))

@@ -17,7 +17,7 @@ from ssl_dgm.probability.distributions import LOG_VAR_LIMIT, Bernoulli, Categori
 # Leading dimensions of a parameter and of a value that meet by broadcasting, as in a trace: M, K, B.
 shapes = st.sampled_from([((5,), (5,)), ((3, 5), (5,)), ((3, 1), (5,)), ((2, 3, 5), (3, 1)), ((), (2, 1, 5))])
 seeds = st.integers(0, 2**31)
-quick = settings(deadline=None, max_examples=25)
+quick = settings(max_examples=25)
 
 
 def normal(seed: int, *shape: int) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ssl_dgm.probability.randomness import Streams, derived_seed
 
-quick = settings(deadline=None, max_examples=25)
+quick = settings(max_examples=25)
 purposes = st.sampled_from(["noise", "order", "inputs", "validation"])
 keys = st.tuples(st.integers(0, 2**32), st.integers(0, 10_000), purposes)
 DRAWS: list[Callable[[Streams], Tensor]] = [

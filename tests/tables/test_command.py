@@ -75,7 +75,7 @@ def test_a_sweep_keeps_nothing_of_the_test_rows(run: Callable[..., Outcome], tmp
     rows = collect.read(made, print)
     assert rows and {row["metric"].split("/")[0] for row in rows} == {"validation"}
     page = made.with_suffix(".md").read_text()
-    assert "no test metric is kept of them. The first is best." in page and "Paper:" not in page
+    assert "no row here has a test metric. The first is best." in page and "Paper:" not in page
     own = spec.read(tmp_path / "sweep.yaml")
     assert output.path(Path("results"), "runs", "short", own) == Path("results/sweeps/sweep.csv")
 

@@ -72,7 +72,7 @@ def test_no_matrix_without_a_file_or_for_a_row_that_prints_none(table: spec.Tabl
     assert confusion.build(table, "short", cell, of_run, tmp_path) is None
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.data())
 def test_shares_are_of_every_class_and_add_up_to_one(data: st.DataObject) -> None:
     num_classes = data.draw(st.integers(1, 4))

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ssl_dgm.tables import collect, grid, spec
@@ -196,7 +196,6 @@ def test_all_formats_say_the_same(name: str) -> None:
     check_all_formats_say(GRIDS[name]())
 
 
-@settings(deadline=None)
 @given(st.lists(TEXTS, min_size=8, max_size=8))
 def test_all_formats_say_any_text(texts: list[str]) -> None:
     corner, column, label, cell, detail, of_detail, section, note = texts

@@ -5,14 +5,13 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
 from ssl_dgm.tables.statistics import Summary, best, paired, summarise, verdict
 
 NUMBERS = st.floats(-1e3, 1e3, allow_subnormal=False).map(lambda value: round(value, 3))
-quick = settings(deadline=None)
 SAMPLES = st.lists(NUMBERS, min_size=2, max_size=20)
 
 
@@ -28,7 +27,6 @@ def numbers(summary: Summary) -> list[float]:
     return [part for part in parts if part is not None]
 
 
-@quick
 @given(SAMPLES)
 def test_mean_spread_and_interval_are_scipys(values: list[float]) -> None:
     sem = float(np.std(values, ddof=1)) / math.sqrt(len(values))
@@ -37,7 +35,6 @@ def test_mean_spread_and_interval_are_scipys(values: list[float]) -> None:
     assert numbers(interval(values)) == pytest.approx(expected, rel=1e-9, abs=1e-8)
 
 
-@quick
 @given(SAMPLES)
 def test_the_interval_is_around_the_mean_in_any_order(values: list[float]) -> None:
     found = interval(values)
@@ -47,7 +44,6 @@ def test_the_interval_is_around_the_mean_in_any_order(values: list[float]) -> No
     assert interval(random.Random(0).sample(values, len(values))) == found
 
 
-@quick
 @given(SAMPLES, NUMBERS, NUMBERS)
 def test_shifting_and_scaling_the_values_shifts_and_scales_the_summary(
     values: list[float], shift: float, scale: float
@@ -76,7 +72,6 @@ def test_a_value_that_is_not_finite_leaves_no_interval(bad: float) -> None:
     assert (found.n, found.sd, found.low, found.high) == (3, None, None, None)
 
 
-@quick
 @given(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=2, max_size=20))
 def test_paired_differences_are_those_of_scipys_paired_test(pairs: list[tuple[float, float]]) -> None:
     ours = {(f"split {k}", k): a for k, (a, _) in enumerate(pairs)}
@@ -101,7 +96,6 @@ def test_pairs_are_of_the_same_split_and_seed_in_any_order() -> None:
 VALIDATION = st.dictionaries(st.integers(0, 30), NUMBERS, min_size=1, max_size=10)
 
 
-@quick
 @given(VALIDATION, st.randoms(use_true_random=False), st.booleans())
 def test_the_best_run_is_chosen_by_validation_alone(
     validation: dict[int, float], chance: random.Random, lower: bool

@@ -52,7 +52,7 @@ def test_a_run_without_labels(command: Command, tmp_path: Path) -> None:
     assert command(*SMOKE, "labels=0", "classes.extra=2", "baseline=nn").code == 0
     (path,) = tmp_path.glob("runs/*/seed-0/result.json")  # and no network beside it
     record = read_json(path)
-    assert record["labels"] == 0
+    assert (record["labels"], record["validation_labels"]) == (0, 200)
     expected = {"validation/error", "validation/accuracy", "validation/cluster_accuracy", "test/error", "test/accuracy"}
     expected |= {"test/accuracy_test_attributed", "test/cluster_accuracy", "test/nmi", "test/entropy_y", "test/bound"}
     assert set(record["metrics"]) == expected | {"test/slots_used"}
