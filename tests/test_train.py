@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -27,7 +28,7 @@ def test_the_main_job(command: Command, tmp_path: Path) -> None:
     for line in ("m1m2 ", "nn ", "live units", "test bound", "(n = 2)", "samples.png"):
         assert line in outcome.out
     (folder,) = tmp_path.glob("runs/m1m2-digits-50-smoke-*")
-    assert "python -m ssl_dgm.train " + " ".join(words) in (folder / "README.md").read_text()
+    assert shlex.join(["python", "-m", "ssl_dgm.train", *words]) in (folder / "README.md").read_text()
     for name in (
         "config.json",
         "figures/samples.png",
