@@ -169,7 +169,7 @@ class Fitted:
         return np.asarray(self.model.predict(self._features(x)), np.int64)
 
     def predict_proba(self, x: Any) -> np.ndarray:
-        """q(y | x) of every row, float32 [N, K]; an estimator's own probabilities where it has any.
+        """q(y | x) of every row, float32 [N, K]; an estimator's probabilities, 0 for classes without a labelled row.
 
         Of a model with free slots the columns are slots: `record["attribution"]` says which class each one is.
 
@@ -182,7 +182,7 @@ class Fitted:
             raise UserError(f"{self.record['model']} has no probabilities; use predict, or classifier=logistic")
         found = np.asarray(self.model.predict_proba(self._features(x)), np.float32)
         probabilities = np.zeros((len(found), self._job.source.num_classes), np.float32)
-        probabilities[:, self.model.classes_] = found  # it knows none of the classes without a labelled row
+        probabilities[:, self.model.classes_] = found
         return probabilities
 
     def transform(self, x: Any) -> np.ndarray:
