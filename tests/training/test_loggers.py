@@ -203,7 +203,14 @@ def test_the_logger_changes_nothing_that_is_computed_or_how_it_is_called(logged:
 
 
 def test_the_group_is_the_experiment_or_what_is_asked_for(command: Command, tmp_path: Path) -> None:
-    words = (*SMOKE[1:], "experiment=jonemeth_m2", "network.hidden=[24]", "budget.epochs=1", "logger=wandb")
+    words = (
+        *SMOKE[1:],
+        "experiment=jonemeth_m2",
+        "budget.name=smoke",
+        "network.hidden=[24]",
+        "budget.epochs=1",
+        "logger=wandb",
+    )
     for group, asked in (("jonemeth_m2", ()), ("table1", ("logger.group=table1",))):
         runs = f"runs={group}"
         outcome = command(*words, *asked, runs)
