@@ -14,13 +14,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import SMOKE, Outcome
+from made_jobs import job_of
 
-from ssl_dgm import config as schema
-from ssl_dgm.compose import compose, config_folder
+from ssl_dgm.compose import config_folder
 from ssl_dgm.config import INDUCTIVE, TRANSDUCTIVE, UserError
-from ssl_dgm.data import sources, splits
 from ssl_dgm.training import estimates
-from ssl_dgm.training.jobs import Job
 
 Command = Callable[..., Outcome]
 MODELS = sorted(path.stem for path in (config_folder() / "model").glob("*.yaml"))
@@ -32,7 +30,7 @@ import torch
 from ssl_dgm.training import estimates, fit, generative, jobs
 from ssl_dgm.training.jobs import create, data_module, inputs
 sys.path[:0] = ["TESTS", "TESTS/.."]
-from test_estimates import job_of
+from made_jobs import job_of
 
 def peak():
     return int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
@@ -57,16 +55,6 @@ for update in range(3):
     optimizer.zero_grad()
 print(estimate, peak() - before)
 """
-
-
-def job_of(*words: str) -> Job:
-    """A job as `run` makes it, for nothing that is written."""
-    config = compose([*words, "data=digits"])
-    source = sources.load("digits")
-    drawn = {seed: splits.draw(source, config.labels, seed) for seed in config.seeds}
-    return Job(
-        config, source, drawn if schema.needs_labels(config) else {}, torch.device("cpu"), None, print, "", Path()
-    )
 
 
 @pytest.mark.slow

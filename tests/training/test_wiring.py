@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+import made_jobs
 import numpy as np
 import pytest
 import torch
@@ -13,10 +14,8 @@ from torch import Tensor
 import ssl_dgm
 from ssl_dgm import config as schema
 from ssl_dgm.baselines import estimators
-from ssl_dgm.compose import compose
 from ssl_dgm.data import sources, splits
 from ssl_dgm.data.inputs import Pixels, Posteriors
-from ssl_dgm.data.slots import Slots
 from ssl_dgm.evaluation import likelihood, scores
 from ssl_dgm.models.base import DeepGenerativeModel
 from ssl_dgm.probability.randomness import Streams
@@ -27,16 +26,7 @@ from ssl_dgm.training.loggers import Log
 
 SOURCE = sources.load("digits")
 CPU = torch.device("cpu")
-
-
-def job_of(*words: str, seeds: tuple[int, ...] = (0, 3)) -> Job:
-    """A job as `run` makes it, for nothing that is written."""
-    config = compose([*SMOKE[1:], *words, f"seeds={list(seeds)}"])
-    labelled = Slots.of(config, SOURCE).labelled
-    drawn = {
-        seed: splits.draw(SOURCE, config.labels, seed, config.data.labelled_in_pool, labelled) for seed in config.seeds
-    }
-    return Job(config, SOURCE, drawn if schema.needs_labels(config) else {}, CPU, None, print, "", Path())
+job_of = partial(made_jobs.job_of, "budget=smoke", "trainer.progress=false", "seeds=[0,3]")
 
 
 def model_of(job: Job) -> DeepGenerativeModel:
