@@ -1,5 +1,6 @@
 """ssl_dgm.fit and ssl_dgm.load: trained models as objects that predict, transform and sample."""
 
+import operator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from ssl_dgm import records
 from ssl_dgm.checks import nearest
 from ssl_dgm.compose import compose
 from ssl_dgm.config import Config, UserError
-from ssl_dgm.data import npz, sources, splits
+from ssl_dgm.data import given, npz, sources, splits
 from ssl_dgm.data.inputs import Posteriors
 from ssl_dgm.drawing import kinds
 from ssl_dgm.drawing.trained import Trained
@@ -54,30 +55,38 @@ def fit(*overrides: str, seed: int | None = None, verbose: bool = True, **arrays
             raise UserError(f"ssl_dgm.fit has {named[0]} and arrays; give it one of them")
         words.insert(0, "data=npz")
     config = compose(words)
-    chosen = config.seeds[0] if seed is None else seed
+    chosen = config.seeds[0] if seed is None else _whole(seed, "seed")
     if chosen not in config.seeds:
         raise UserError(f"seed={chosen} is not of seeds={list(config.seeds)}, which are trained; name one of them")
-    if arrays:
-        config.data.file = str(_kept(arrays, Path(config.runs)))
+    kept, is_new = _kept(arrays, Path(config.runs)) if arrays else (None, False)
+    if kept is not None:
+        config.data.file = str(kept)
     sources.check_available(config.data)
     command = f"ssl_dgm.fit({', '.join([*map(repr, overrides), *(f'{name}=...' for name in arrays)])})"
-    say = print if verbose else lambda line: None
-    result = carry_out(config, say, command)
-    rows = [row for record in result.records.values() for row in collect.rows(record)]
-    collect.append(Path(config.csv or f"{config.runs}/rows.csv"), rows, say)
+    say, csv = print if verbose else lambda line: None, Path(config.csv or f"{config.runs}/rows.csv")
+    collect.check_ours(csv)
+    try:
+        result = carry_out(config, say, command)
+    except UserError:
+        if kept is not None and is_new:
+            kept.unlink(missing_ok=True)
+        raise
+    collect.append(csv, [row for record in result.records.values() for row in collect.rows(record)], say)
     if chosen in result.lost:
         raise UserError(f"seed {chosen} has no result: {result.lost[chosen]}")
     return load(result.folder, seed=chosen, device=config.device)
 
 
-def _kept(arrays: dict[str, Any], runs: Path) -> Path:
-    """The file of `data=npz` with these arrays, in the runs folder."""
+def _kept(arrays: dict[str, Any], runs: Path) -> tuple[Path, bool]:
+    """The file of `data=npz` with these arrays, in the runs folder, and whether it was not there before."""
     names = {"x": "x_train", "y": "y_train", "x_test": "x_test", "y_test": "y_test", "x_unlabelled": "x_unlabelled"}
     if unknown := [name for name in arrays if name not in names]:
         raise UserError(f"ssl_dgm.fit takes no {unknown[0]}; {nearest(unknown[0], [*names, 'seed', 'verbose'])}")
     if missing := [name for name in ("x", "y", "x_test", "y_test") if arrays.get(name) is None]:
         raise UserError(f"ssl_dgm.fit has no {missing[0]}; give x, y, x_test and y_test, or none and data=...")
-    return npz.keep(runs / "arrays", {names[name]: np.asarray(a) for name, a in arrays.items() if a is not None})
+    made = {names[name]: given.array_of(a, name) for name, a in arrays.items() if a is not None}
+    npz.parts(made, lambda name: next(ours for ours, theirs in names.items() if theirs == name), [])
+    return npz.keep(runs / "arrays", made)
 
 
 def load(run: "str | Path | Fitted", seed: int | None = None, device: str = "auto") -> "Fitted":
@@ -94,7 +103,7 @@ def load(run: "str | Path | Fitted", seed: int | None = None, device: str = "aut
     done = records.seeds(folder)
     if not done:
         raise UserError(f"{folder} has no finished seed; the command in its README.md continues it")
-    chosen = done[0] if seed is None else seed
+    chosen = done[0] if seed is None else _whole(seed, "seed")
     if chosen not in done:
         raise UserError(f"seed {chosen} of {folder.name} is not finished; there are {', '.join(map(str, done))}")
     return Fitted(folder, chosen, device)
@@ -115,7 +124,7 @@ class Fitted:
         self.folder, self.seed, self.record = folder, seed, record
         self.config: Config = records.settings(folder)
         self.config.runs = str(folder.parent)
-        self._job = _reopened(self.config, folder, seed, find_device(device))
+        self._job = _reopened(self.config, folder, record, find_device(device))
         if self._job.first is not None and self._job.first.sha256 != record["m1_sha256"]:
             raise UserError(
                 f"{self._job.first.result.folder} was trained again and has other weights than the M1 that seed "
@@ -196,7 +205,7 @@ class Fitted:
             return self._through_first(rows).means.cpu().numpy()
         if self.config.model.name != "m1":
             raise UserError(f"{self.record['model']} has no M1 whose features could be had; use model=m1 or m1m2")
-        return scores.posteriors(self.model, _exactly(rows), len(rows)).means.cpu().numpy()
+        return scores.posteriors(self.model, _exactly(rows), len(rows))[0].means.cpu().numpy()
 
     def sample(self, n: int, y: int | str | None = None, seed: int = 0) -> np.ndarray:
         """Mean images of n draws from the generative model, float32 [n, H, W] or [n, H, W, C]; [n, D] of other rows.
@@ -212,7 +221,7 @@ class Fitted:
             raise UserError(f"{self.record['model']} generates nothing; use model=m1, m2 or m1m2")
         if self.model.factorisation.conditions:
             raise UserError(f"{self.record['model']} draws images around a part that is given; use complete")
-        if n < 1:
+        if (n := _whole(n, "n")) < 1:
             raise UserError(f"n={n} is no number of samples; use 1 or more")
         classes, one_hot = self._job.slots.num_slots, None
         if isinstance(y, str):
@@ -220,6 +229,7 @@ class Fitted:
             if y not in names:
                 raise UserError(f"y={y} is no class; {nearest(y, names) if names else 'use its number'}")
             y = names.index(y)
+        y = None if y is None else _whole(y, "y")
         if y is not None and not (self.model.has_classes and 0 <= y < classes):
             known = f"there are 0 to {classes - 1}" if self.model.has_classes else "the model has no classes"
             raise UserError(f"y={y} is no class; {known}")
@@ -264,41 +274,12 @@ class Fitted:
 
     def _rows(self, x: Any) -> Tensor:
         """x as the rows that the model sees: float32 [N, x_dim], pixels in [0, 1], on its device."""
-        source = self._job.source
-        if source.columns is not None and hasattr(x, "columns"):
-            if missing := [name for name in source.columns if name not in x.columns]:
-                raise UserError(f"x has no column {missing[0]}; give all that the model was trained on")
-            x = x[list(source.columns)]
-        array = np.asarray(x)
-        pixels = int(np.prod(source.shape))
-        if array.ndim and not len(array):
-            raise UserError("x has no rows; give one at least")
-        if array.ndim < 2 or array[0].size != pixels:
-            shape = " x ".join(map(str, source.shape))
-            images = f" or N images of {shape}" if source.is_image else ""
-            raise UserError(f"x has shape {array.shape}; use [N, {pixels}]{images}")
-        array = array.reshape(len(array), pixels)
-        if source.real and source.whitening is None:
-            if array.dtype.kind not in "iufb":
-                raise UserError(f"x holds {array.dtype} and not numbers; convert it, x.astype(float)")
-            if len(bad := np.argwhere(~np.isfinite(array))):
-                (row, column), value = bad[0], array[tuple(bad[0])]
-                name = f"{column} (counted from 0)" if source.columns is None else source.columns[column]
-                raise UserError(f"x has {value} in row {row} (from 0), column {name}; fill it in, or leave it out")
-            array = array if source.scaling is None else source.scaling.apply(array)
-        elif array.dtype == np.uint8:
-            array = array.astype(np.float32) / 255
-        elif not (np.issubdtype(array.dtype, np.floating) and array.min() >= 0 and array.max() <= 1):
-            found = f"{array.dtype} from {array.min()} to {array.max()}" if array.dtype.kind in "iufb" else array.dtype
-            raise UserError(f"x is {found}; give uint8 from 0 to 255, or floats from 0 to 1: x / 255 if 255 is white")
-        array = array if source.kept is None else array[:, source.kept]
-        array = array.astype(np.float32, copy=False) if source.whitening is None else source.whitening.apply(array)
-        return torch.from_numpy(array).to(self._job.device)
+        return torch.from_numpy(given.rows_of(x, self._job.source)).to(self._job.device)
 
     def _through_first(self, rows: Tensor) -> Posteriors:
         first = self._job.first
         assert first is not None
-        return first.live_part(scores.posteriors(first.model, _exactly(rows), len(rows)))
+        return first.live_part(scores.posteriors(first.model, _exactly(rows), len(rows))[0])
 
     def _features(self, x: Any) -> np.ndarray:
         rows = self._rows(x)
@@ -312,18 +293,35 @@ class Fitted:
         return scores.log_q_y(self.model, seen, len(rows))[0]
 
 
+def _whole(value: Any, name: str) -> int:
+    """A whole number, Python's or NumPy's."""
+    try:
+        return operator.index(value)
+    except TypeError as error:
+        raise UserError(f"{name}={value!r} is no whole number; give one") from error
+
+
 def _exactly(rows: Tensor) -> Posteriors:
     """Rows that are known: Gaussians of no width."""
     return Posteriors(rows, torch.full_like(rows, -torch.inf))
 
 
-def _reopened(config: Config, folder: Path, seed: int, device: torch.device) -> Job:
+def _reopened(config: Config, folder: Path, record: dict[str, Any], device: torch.device) -> Job:
     """What the run's parts shared, with the seed's split as its manifest has it, and the M1 that it builds on."""
-    source = sources.load(config.data)
-    source = sources.preprocessed(source, config.data)
-    drawn = {}
-    if schema.needs_labels(config):
-        drawn[seed] = splits.load_manifest(folder / f"seed-{seed}" / "split.json", source)
+    # Arrays given to `fit` move with their runs folder.
+    if config.data.file is not None and not Path(config.data.file).exists():
+        beside = folder.parent / "arrays" / Path(config.data.file).name
+        config.data.file = str(beside) if beside.is_file() else config.data.file
+    try:
+        source = sources.preprocessed(sources.load(config.data), config.data)
+    except UserError as error:
+        hint = f"the command in {folder.name}/README.md with their new place notes it, and trains nothing"
+        raise UserError(f"a run is loaded with the rows that it was trained on: {error}; {hint}") from error
+    if source.sha256 != record["data_sha256"]:
+        found = f"the rows of {config.data.called} are not those that {folder.name} was trained on"
+        raise UserError(f"{found}, which loading needs; put those back, or train on the new ones")
+    manifest = folder / f"seed-{record['seed']}" / "split.json"
+    drawn = {record["seed"]: splits.load_manifest(manifest, source)} if schema.needs_labels(config) else {}
     job = Job(config, source, drawn, device, None, lambda line: None, folder.name, folder)
     if (first := schema.first_stage(config)) is not None:
         first_folder = folder.parent / schema.key(first, source.sha256)

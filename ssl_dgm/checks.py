@@ -11,7 +11,10 @@ from ssl_dgm.config import Config, Stage, UserError, flatten
 # What pip install '.[...]' calls them.
 EXTRAS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm", "ray": "ray"}
 # Settings whose values are free text: paths, and names that people give.
-TEXTS = ("data.file", "data.test_file", "data.folder", "data.title", "data.target", "runs", "csv", "split.file")
+TEXTS = (
+    "data.file", "data.test_file", "data.folder", "data.title", "data.target", "runs", "csv", "split.file",
+    "estimator.weights", "logger.group", "logger.project",
+)  # fmt: skip
 
 
 def valid_keys(schema: type = Config, prefix: str = "") -> Iterator[str]:
@@ -156,8 +159,10 @@ def check_sweep(overrides: list[str], environment: Mapping[str, str]) -> None:
 
 
 def example(key: str) -> str:
-    """'key=value' with the default, or with 1 where that is null."""
+    """'key=value' with the default, or with 1 where that is null, and a list where classes are listed."""
     stem = key.partition("[")[0]
+    if stem in ("classes.labelled", "classes.hidden"):
+        return f"{stem}=[0,1]"
     default = dict(flatten(dataclasses.asdict(Config()))).get(stem.removeprefix("m1."))
     value = 1 if default is None else str(default).lower() if isinstance(default, bool) else default
     return f"{stem}={value}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from ssl_dgm import records
 from ssl_dgm.checks import nearest
 from ssl_dgm.config import UserError
-from ssl_dgm.files import forget_stdout
+from ssl_dgm.files import forget_stdout, speak_plainly
 
 HELP = """\
 python -m ssl_dgm.figures run=<folder> [run=<folder> ...] [name=value ...]
@@ -68,6 +68,7 @@ NAMES = {
 
 def main() -> None:
     """Runs the command line."""
+    speak_plainly()
     try:
         sys.exit(_run(sys.argv[1:]))
     except UserError as error:

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import sys
@@ -22,6 +23,13 @@ class DamagedFile(Exception):
 def forget_stdout() -> None:
     """For a standard output that nobody reads any more, as by `| head`: what is still to be written goes nowhere."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def speak_plainly() -> None:
+    """For an output that is not in UTF-8: a character that it lacks is written as its code, and ends no command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def write_atomic(path: Path, content: bytes | str | Callable[[Path], None]) -> None:

@@ -248,7 +248,7 @@ def page(out: Path, every: Sequence[Figure]) -> None:
     for name in sorted(pictures, key=place):
         file = next((f"{name}{end}" for end in (".gif", ".png") if (out / f"{name}{end}").exists()), None)
         if file is not None:
-            caption = " ".join(pictures[name].read_text().split())
+            caption = " ".join(pictures[name].read_text(encoding="utf-8").split())
             numbers = f" [Its numbers]({name}.csv)." if (out / f"{name}.csv").exists() else ""
             parts.append(f"## {name}\n\n![{name}]({file})\n\n{caption}{numbers}\n")
     write_atomic(out / "README.md", "\n".join(parts))

@@ -12,7 +12,7 @@ from tabulate import tabulate
 from ssl_dgm import config as schema
 from ssl_dgm import records
 from ssl_dgm.config import Config, UserError
-from ssl_dgm.files import is_locked, locked
+from ssl_dgm.files import is_locked, locked, speak_plainly
 from ssl_dgm.tables.render import closing_table, mean_and_spread
 
 EPILOG = """\
@@ -28,6 +28,7 @@ HEADLINES = ("test/error", "test/bound")
 
 def main() -> None:
     """Runs the command line: exit code 0, or 2 for a usage error."""
+    speak_plainly()
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it without a traceback
     raw = argparse.RawDescriptionHelpFormatter

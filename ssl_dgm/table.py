@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ssl_dgm.config import UserError
-from ssl_dgm.files import forget_stdout
+from ssl_dgm.files import forget_stdout, speak_plainly
 from ssl_dgm.tables import cells as cells_of
 from ssl_dgm.tables import collect, output, report, schedule, spec
 from ssl_dgm.tables.cells import DONE_HERE, STATES, Cell, State
@@ -40,6 +40,7 @@ def say(line: str) -> None:
 
 def main() -> None:
     """Runs the command line."""
+    speak_plainly()
     try:
         sys.exit(_run(_parser().parse_args()))
     except UserError as error:

@@ -21,6 +21,7 @@ from ssl_dgm import compose as composing
 from ssl_dgm import config as schema
 from ssl_dgm.config import Config, EstimatorConfig, ModelConfig, NetworkConfig, Stopped, UserError
 from ssl_dgm.data import sources
+from ssl_dgm.files import speak_plainly
 
 if TYPE_CHECKING:
     from ssl_dgm.training.jobs import Result
@@ -148,6 +149,7 @@ def _train(config: Config, overrides: list[str]) -> int:
 
     command = shlex.join(["python", "-m", "ssl_dgm.train", *overrides])
     csv = Path(config.csv or f"{config.runs}/rows.csv")
+    collect.check_ours(csv)
     shown: list[Result] = []
 
     def finished(result: "Result") -> None:
@@ -183,6 +185,7 @@ def _summary(results: list["Result"]) -> str:
 
 def main() -> None:
     """Runs the command line: exit code 0 when all went well, 1 when a seed was lost, 2 for a usage error."""
+    speak_plainly()
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(HELP)
         return

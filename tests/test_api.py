@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 import ssl_dgm
@@ -81,6 +82,17 @@ def test_what_cannot_be_seen_is_refused_in_a_sentence() -> None:
         fitted.sample(1, y="seven")
     with pytest.raises(UserError, match="n=0 is no number of samples"):
         fitted.sample(0)
+    with pytest.raises(UserError, match=r"y=1\.5 is no whole number"):
+        fitted.sample(1, y=1.5)
+    with pytest.raises(UserError, match=r"n=2\.0 is no whole number"):
+        fitted.sample(2.0)
+    with pytest.raises(UserError, match="seed='0' is no whole number"):
+        ssl_dgm.load(fitted, seed="0")
+    with pytest.raises(UserError, match=r"x makes no array .*; give rows of one length"):
+        fitted.predict([[0.0] * 64, [0.0]])
+    wanting = torch.zeros(1, 64, requires_grad=True)
+    np.testing.assert_array_equal(fitted.predict(wanting), fitted.predict(np.zeros((1, 64))))
+    np.testing.assert_array_equal(fitted.sample(np.int64(2), y=np.uint8(7)), fitted.sample(2, y=7))
     with pytest.raises(UserError, match="has no M1"):
         fitted.transform(DIGITS.test_x)
 

@@ -295,3 +295,25 @@ def test_a_launcher_that_is_not_here_is_told_with_what_brings_it(monkeypatch: py
     checks.check_launcher(["hydra/launcher=joblib"])
     with pytest.raises(UserError, match="submits jobs with srun, which is not on this machine; use hydra/launcher="):
         checks.check_launcher(["hydra/launcher=submitit_slurm"])
+
+
+@pytest.mark.parametrize(
+    ("words", "pixels"),
+    [
+        (["data=mnist"], "sampled"),
+        (["data=mnist_semi_unsupervised"], "sampled"),
+        (["experiment=figueroa_fashion"], "sampled"),
+        (["experiment=figueroa_svhn"], "grey"),
+        (["data=cifar10", "labels=1000"], "grey"),
+        (["data=npz", "data.file=my.npz"], "grey"),
+    ],
+)
+def test_only_strokes_of_ink_are_tossed_for_by_the_short_gmvae(words: list[str], pixels: str) -> None:
+    assert compose(["model=gmvae", "budget=short", *words]).data.pixels == pixels
+
+
+def test_the_gmvae_on_svhn_has_the_batches_of_the_paper() -> None:
+    budget = compose(["experiment=figueroa_svhn", "budget=paper"]).budget
+    assert (budget.labelled_per_step, budget.unlabelled_per_step) == (200, 200)
+    # As many updates as there are 200 unlabelled rows for, of the 63,257 training rows.
+    assert budget.updates_per_epoch >= 63_257 // 200

@@ -2,6 +2,9 @@
 
 import contextlib
 import multiprocessing
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -71,3 +74,10 @@ def test_a_lock_is_waited_for_and_dies_with_its_process(tmp_path: Path) -> None:
         time.sleep(0.2)
     second.join()
     assert second.exitcode == 0
+
+
+def test_an_output_that_lacks_a_letter_shows_its_code() -> None:
+    code = "from ssl_dgm.files import speak_plainly; speak_plainly(); print('3.33 ± 0.14')"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    shown = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True).stdout
+    assert shown.strip() == rb"3.33 \xb1 0.14"

@@ -43,7 +43,7 @@ class TSVM(ClassifierMixin, BaseEstimator):
             their classes and every p becomes the same.
         steps: values of C', from a thousandth to the full weight in equal ratios; 1: the full weight at once.
         balance: π, [K], in ascending order of the classes; None: their shares among the labelled rows.
-        balance_weight: r, how hard the shares are held: 0 not at all, inf exactly.
+        balance_weight: r, how hard the shares are held: 0 not at all, inf as nearly as Newton's steps get.
         restarts: starts, of which the one with the smallest objective is kept. Others than the first add a random
             function to the SVM, a draw of the kernel's Gaussian process, and see a random fifth of the rows without a
             label until C' has its full weight.

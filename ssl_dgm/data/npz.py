@@ -5,6 +5,7 @@ Nothing here imports torch.
 
 import math
 import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -41,38 +42,55 @@ def read(data: DataConfig) -> Source:
         UserError: for files and arrays that are no such rows.
     """
     path = own.find(data, "file")
-    found, notes = headers(path), []
-    if unread := sorted({*found} - {*NEEDED, *OPTIONAL}):
+    known, notes = headers(path), []
+    if unread := sorted({*known} - {*NEEDED, *OPTIONAL}):
         notes.append(f"not read of {path.name}: {', '.join(unread)}")
     arrays = _load(path)
 
-    def part(name: str) -> Part:
-        x, x_name, y_name = arrays.pop(f"x_{name}"), f"x_{name} of {path.name}", f"y_{name} of {path.name}"
-        y = _labels(arrays.pop(f"y_{name}"), y_name) if f"y_{name}" in arrays else np.full(len(x), -1)
-        return Part(x_name, _rows(x, x_name, notes if name == "train" else []), y)
-
-    train, test = part("train"), part("test")
-    validation = part("val") if "x_val" in arrays else None
-    if "x_unlabelled" in arrays:
-        more = part("unlabelled")
-        own.check_rows(more, train)
+    found = parts(arrays, lambda name: f"{name} of {path.name}", notes)
+    train, more = found["train"], found.get("unlabelled")
+    if more is not None:
         train = Part(train.where, np.concatenate([train.x, more.x]), np.concatenate([train.y, more.y]))
     names = arrays.get("classes")
-    return own.source_of(data, train, test, validation, None if names is None else _names(names, path), notes=notes)
+    named = None if names is None else _names(names, path)
+    return own.source_of(data, train, found["test"], found.get("val"), named, notes=notes)
 
 
-def keep(folder: Path, arrays: dict[str, np.ndarray]) -> Path:
-    """The file in this folder that `read` takes these arrays from, written if it is not there yet; named by content.
+def parts(arrays: Mapping[str, np.ndarray], called: Callable[[str], str], notes: list[str]) -> dict[str, Part]:
+    """Training, test and if they are there validation and unlabelled rows, by x_train and so on.
+
+    Args:
+        called: what sentences call an array of this name.
+        notes: takes a sentence about what was made of the training rows.
 
     Raises:
-        UserError: for arrays of Python objects, and when the disk is full.
+        UserError: for arrays that are no rows or labels, and those that are not like the training rows.
     """
     if objects := [name for name, array in arrays.items() if array.dtype.hasobject]:
-        raise UserError(f"{objects[0]} holds Python objects; give an array of plain numbers, all rows of one length")
+        raise UserError(
+            f"{called(objects[0])} holds Python objects; give an array of plain numbers, all rows of one length"
+        )
+    found: dict[str, Part] = {}
+    for name in ("train", "test", "val", "unlabelled"):
+        if (x := arrays.get(f"x_{name}")) is None:
+            continue
+        x, y = _rows(x, called(f"x_{name}"), notes if name == "train" else []), arrays.get(f"y_{name}")
+        labels = np.full(len(x), -1) if y is None else _labels(y, called(f"y_{name}"))
+        found[name] = Part(called(f"x_{name}"), x, labels)
+        own.check_rows(found[name], found["train"])
+    return found
+
+
+def keep(folder: Path, arrays: dict[str, np.ndarray]) -> tuple[Path, bool]:
+    """The file in this folder that `read` takes these arrays from, named by content, and whether it had to be written.
+
+    Raises:
+        UserError: when the disk is full.
+    """
     path = folder / f"{digest(*arrays.values())[:16]}.npz"
-    if not path.is_file():
+    if is_new := not path.is_file():
         write_atomic(path, lambda temporary: _save(temporary, arrays))
-    return path
+    return path, is_new
 
 
 def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:

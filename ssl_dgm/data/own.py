@@ -87,7 +87,7 @@ def source_of(
     flat = {part.where: part.x.reshape(len(part.x), -1) for part in parts}
     x, y, notes = flat[train.where], train.y, [*notes]
     if validation is None:
-        held = held_out(y, data.validation, train.where)
+        held = held_out(y, data.validation, train.where, classes)
         order = np.concatenate([np.delete(np.arange(len(y)), held), held])
         x, y, num_validation = x[order], y[order], len(held)
     else:

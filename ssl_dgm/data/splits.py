@@ -210,7 +210,8 @@ def _check_labels(source: Source, labels: int, classes: Sequence[int]) -> None:
         remedy = f"use {options}" if options else limit
         raise UserError(f"labels={labels} is not a multiple of {of}; {remedy}")
     if labels > most:
-        has = f"class {smallest} of {name} has only {sizes[smallest]:,}"
+        called = f"{smallest} ({source.classes[smallest]})" if source.classes else smallest
+        has = f"class {called} of {name} has only {sizes[smallest]:,}"
         raise UserError(f"labels={labels} takes {labels // k:,} rows of every class, and {has}; {limit}")
 
 
@@ -219,7 +220,7 @@ def _check_rows(split: Split, source: Source, path: Path) -> None:
         return UserError(f"{path} {what}; use another split.file")
 
     pool = split.unlabelled
-    if isinstance(pool, Rest) and pool.below != source.num_train:
+    if isinstance(pool, Rest) and pool.below not in (source.num_train, len(source.train_y)):
         raise refuse(f"has a pool of {pool.below:,} rows where {source.name} has {source.num_train:,} training rows")
     if isinstance(source.train_x, Shards) and not isinstance(pool, Rest):
         raise refuse(f"lists its unlabelled rows one by one, which takes too much memory for data={source.name}")

@@ -20,8 +20,9 @@ from ssl_dgm.data.validation import stratified
 
 SEPARATORS = ",;\t|"
 TEST_SHARE = 5  # one of so many labelled rows is a test row where there is no file of them
+COMPRESSED = (b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zX", b"(\xb5/\xfd")  # gzip, zip and .xlsx, bzip2, xz, zstd
 MOST_COLUMNS = 10  # named on the screen
-MISSING = ("nan", "NaN", "NA", "N/A", "<NA>", "null", "NULL")  # what programs write for no value
+MISSING = ("nan", "na", "n/a", "#n/a", "<na>", "null", "none", "?")  # what programs write for no value, in any case
 
 
 class Table(NamedTuple):
@@ -102,6 +103,9 @@ def header(path: Path, target: str | None) -> tuple[list[str], str]:
             there.
     """
     try:
+        with open(path, "rb") as packed:
+            if packed.read(4).startswith(COMPRESSED):
+                raise UserError(f"{path} is no text but compressed; unpack it, or save it as .csv")
         with open(path, encoding="utf-8-sig", newline="") as file:
             line = file.readline()
             while line and not line.strip():
@@ -164,7 +168,7 @@ def _read(path: Path, target: str) -> Table:
     for i, name in enumerate(columns):
         x[:, i] = _numbers(table[name], name, path)
     labels = table[target].fillna("").str.strip().tolist()
-    if marked := [row for row, label in enumerate(labels, 1) if label in MISSING]:
+    if marked := [row for row, label in enumerate(labels, 1) if label.casefold() in MISSING]:
         raise UserError(
             f"column {target} of {path} has '{labels[marked[0] - 1]}' in row {marked[0]} below the header; leave the "
             "cell empty where no label is known, or give the class another name"
@@ -209,11 +213,13 @@ def _canonical(label: str, classes: list[str]) -> str:
 
 
 def _number(text: str) -> float | None:
+    """A label as a number, unless it is none, or one that a float would change or Python alone would read (1_1)."""
     try:
         number = float(text)
-    except ValueError:
+        exact = not text.lstrip("+-").isdigit() or int(number) == int(text)
+    except (ValueError, OverflowError):
         return None
-    return number if math.isfinite(number) else None
+    return number if math.isfinite(number) and exact and "_" not in text else None
 
 
 def _shown(number: float) -> str:

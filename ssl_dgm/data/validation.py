@@ -3,6 +3,8 @@
 Nothing here imports torch.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ssl_dgm.config import UserError
@@ -11,7 +13,7 @@ SHARE = 10  # one of so many labelled rows is a validation row
 MOST = 10_000
 
 
-def held_out(y: np.ndarray, asked: int | None, where: str) -> np.ndarray:
+def held_out(y: np.ndarray, asked: int | None, where: str, names: Sequence[str] | None = None) -> np.ndarray:
     """The row numbers of the validation rows, ascending: a tenth of the rows with a label, at most 10,000.
 
     Every class gives the same share of its labelled rows, but one at least, and keeps one at least. The draw is a
@@ -21,6 +23,7 @@ def held_out(y: np.ndarray, asked: int | None, where: str) -> np.ndarray:
         y: classes [N], -1 where no label is known.
         asked: so many rows instead of a tenth.
         where: what the rows are called in sentences.
+        names: of the classes, for sentences.
 
     Raises:
         UserError: when a class has too few labelled rows to give one and keep one, and for a number that is not to be
@@ -30,8 +33,9 @@ def held_out(y: np.ndarray, asked: int | None, where: str) -> np.ndarray:
     classes, counts = np.unique(y[known], return_counts=True)
     if counts.min(initial=2) < 2:
         short = classes[counts < 2][0]
+        called = f"{short} ({names[short]})" if names else short
         raise UserError(
-            f"{where} has 1 row of class {short} with a label; label 2 at least, one to learn from and one that is "
+            f"{where} has 1 row of class {called} with a label; label 2 at least, one to learn from and one that is "
             "held out for validation"
         )
     least, most = len(classes), len(known) - len(classes)

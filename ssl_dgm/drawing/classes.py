@@ -37,7 +37,7 @@ def confusion(t: Trained) -> Drawn | None:
 
 def read(path: Path, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray | None]:
     """The counts [C, K] of a run's confusion.csv, and the class of every slot [K], -1 for none, where y has slots."""
-    rows = list(csv.reader(path.read_text().splitlines()))[1:]
+    rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))[1:]
     counts = np.array([row[1:] for row in rows[: len(names)]], int)
     if len(rows) == len(names):
         return counts, None

@@ -83,8 +83,8 @@ def entropy(log_probs: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def posteriors(model: DeepGenerativeModel, inputs: Inputs, num_rows: int, seed_index: int = 0) -> Posteriors:
-    """q(z | x) of every row's mean, for one seed of a model without classes, at the means of what q draws before z."""
+def posteriors(model: DeepGenerativeModel, inputs: Inputs, num_rows: int) -> list[Posteriors]:
+    """q(z | x) of every row's mean, for each seed of a model without classes, at the means of what q draws before z."""
     factors, parts = model.factorisation.q, []
 
     def gaussian(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,10 +97,8 @@ def posteriors(model: DeepGenerativeModel, inputs: Inputs, num_rows: int, seed_i
         return q.mean, q.log_var
 
     for rows in blocks(num_rows, model.widest, model.device):
-        means, log_vars = model.per_seed(gaussian, inputs.mean(rows).expand(len(model.seeds), -1, -1))
-        parts.append((means[seed_index], log_vars[seed_index]))
-    means, log_vars = zip(*parts)
-    return Posteriors(torch.cat(means), torch.cat(log_vars))
+        parts.append(model.per_seed(gaussian, inputs.mean(rows).expand(len(model.seeds), -1, -1)))
+    return [Posteriors(*map(torch.cat, zip(*of_seed))) for of_seed in zip(*(zip(*part) for part in parts))]
 
 
 def live_units(posterior: Posteriors, num_train: int, min_sd: float) -> Tensor:

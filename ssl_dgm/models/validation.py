@@ -61,7 +61,7 @@ class Validation:
         counts = slots.new_zeros(len(slots), num_slots).scatter_add_(1, slots, torch.ones_like(slots))
         entropy_slots = torch.special.entr(counts / num_rows).sum(-1)
         used = (counts >= math.ceil(LEAST_SHARE * num_rows)).sum(-1).float()
-        # Where nothing is finite every row has the same arg max, which is no collapse.
+        # Where nothing is finite every row has the same arg max, which is neither an error nor a collapse.
         lost = entropy_y.isnan()
-        of_slots = (value.masked_fill(lost, math.nan) for value in (entropy_slots, used))
-        return dict(zip(OF_CLASSES, (error, entropy_y, *of_slots), strict=True))
+        error, entropy_slots, used = (value.masked_fill(lost, math.nan) for value in (error, entropy_slots, used))
+        return dict(zip(OF_CLASSES, (error, entropy_y, entropy_slots, used), strict=True))

@@ -19,7 +19,8 @@ LEAST = 1e-3  # of q(y | .), as far as drawing one of the improbable classes goe
 def roulette(log_q_y: Tensor, noise: Tensor, threshold: float) -> Tensor:
     """1 / pi where a class is kept and 0 where it is not, [M, K, B]; pi = min(1, q(y | .) / min(threshold, max q)).
 
-    The likeliest class of a row is thus always kept, and each that is as likely. A threshold of 0 keeps all.
+    The likeliest class of a row is thus always kept, and each that is as likely. A threshold of 0 keeps all whose q is
+    not 0.
 
     Args:
         log_q_y: [M or 1, K, B].

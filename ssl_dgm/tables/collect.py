@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ssl_dgm.config import UserError
 from ssl_dgm.files import locked, write_atomic
 
 COLUMNS: tuple[str, ...] = (
@@ -16,6 +17,7 @@ COLUMNS: tuple[str, ...] = (
 )  # fmt: skip
 ADDED = ("pool", "order")  # since the first files: rows made before have them empty, and their own checksums
 FIRST = tuple(name for name in COLUMNS if name not in ADDED)
+MOST_NAMED = 10  # damaged lines, by their numbers
 Row = dict[str, str]
 
 
@@ -55,7 +57,11 @@ def append(path: Path, new: Iterable[Row], say: Callable[[str], None]) -> None:
     """Adds rows to a CSV, replacing those of the same run, or cell, and seed and metric; others keep their place.
 
     Several processes may do so at once. Where rows are damaged, the file is first copied beside itself.
+
+    Raises:
+        UserError: for a file of another kind.
     """
+    check_ours(path)
     with locked(path.with_name(f".{path.name}.lock"), path.name, say):
         found, damaged = _parse(path)
         if damaged:
@@ -73,6 +79,21 @@ def append(path: Path, new: Iterable[Row], say: Callable[[str], None]) -> None:
         writer.writerows(table.values())
         if not path.exists() or text.getvalue().encode() != path.read_bytes():
             write_atomic(path, text.getvalue())
+
+
+def check_ours(path: Path) -> None:
+    """Nothing, unless the file is of another kind, in whose place rows would be.
+
+    Raises:
+        UserError: then.
+    """
+    if not path.is_file():
+        return
+    with open(path, encoding="utf-8", errors="replace") as file:
+        first = file.readline().rstrip("\n")
+    # A header that is torn or damaged is ours all the same, and so are whole rows below another one.
+    if not ",".join(COLUMNS).startswith(first) and len({*first.split(",")} & {*COLUMNS}) < 5 and not _parse(path)[0]:
+        raise UserError(f"{path} holds something else than the rows of runs; name another file with csv=...")
 
 
 def read(path: Path, say: Callable[[str], None]) -> list[Row]:
@@ -114,7 +135,10 @@ def _parse(path: Path) -> tuple[list[Row], list[int]]:
 
 
 def _lines(numbers: list[int]) -> str:
-    return f"damaged lines ({', '.join(map(str, numbers))})" if len(numbers) > 1 else f"a damaged line ({numbers[0]})"
+    if len(numbers) == 1:
+        return f"a damaged line ({numbers[0]})"
+    more = f" and {len(numbers) - MOST_NAMED} more" if len(numbers) > MOST_NAMED else ""
+    return f"damaged lines ({', '.join(map(str, numbers[:MOST_NAMED]))}{more})"
 
 
 def _checksum(row: Row) -> str:

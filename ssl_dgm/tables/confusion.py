@@ -33,7 +33,7 @@ def build(table: Table, budget: str, cell: Cell, state: State, folder: Path) -> 
     path = _path(cell, seed, folder)
     if row.confusion is None or not path.is_file():
         return None
-    ours = shares(path.read_text())
+    ours = shares(path.read_text(encoding="utf-8"))
     header = ["true class", *map(str, range(len(ours)))]
     if without_class := any(of[-1] for of in ours):
         header.append("none")

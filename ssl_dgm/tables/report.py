@@ -21,9 +21,10 @@ from ssl_dgm.tables.statistics import Summary
 BUDGETS = ("paper", "short")  # smoke rows stay with the runs
 BEGIN = "<!-- made by python -m ssl_dgm.table --report -->"
 END = "<!-- until here -->"
-PREFACE = """# Results
+MADE = "This page is made by `python -m ssl_dgm.table --report`"
+PREFACE = f"""# Results
 
-This page is made by `python -m ssl_dgm.table --report` of the rows beside it; what people made of them stands in the
+{MADE} of the rows beside it; what people made of them stands in the
 tables' files (`reading` in `conf/table/*.yaml`). Every row comes from a run of committed code: `git_commit` and
 `config_hash` say which, `device`, `train_seconds` and `finished` where, how long and when; every column is explained in
 [docs/protocol.md](../docs/protocol.md). Values are fractions (0.0333 is 3.33 %) or nats per row. `budget=short` is what
@@ -60,11 +61,14 @@ class Made:
 
 def write(results: Path, say: Callable[[str], None]) -> None:
     """Writes README.md of the results, and the state in the README.md beside their folder, where that has a place."""
-    made = tables(results, say)
-    _replace(results / "README.md", page(made, results))
+    made, ours = tables(results, say), results / "README.md"
+    if ours.is_file() and MADE not in ours.read_text(encoding="utf-8", errors="replace"):
+        say(f"{ours} is a page of your own and left as it is; rename it to have the report of the rows there")
+    else:
+        _replace(ours, page(made, results))
     beside = results.parent / "README.md"
-    if beside.is_file() and BEGIN in beside.read_text():
-        _replace(beside, with_state(beside.read_text(), made))
+    if beside.is_file() and BEGIN in (text := beside.read_text(encoding="utf-8", errors="replace")):
+        _replace(beside, with_state(text, made))
 
 
 def tables(results: Path, say: Callable[[str], None]) -> list[Made]:
@@ -255,7 +259,7 @@ def _found(one: Made, row: str, column: str) -> Summary | None:
 
 def _heading(file: Path) -> str:
     heading = r"^(?:# |\*\*)(.+?)(?:, budget=\w+\.\*\*.*)?$"  # or what a rendered table has above it
-    found = re.search(heading, file.read_text(), re.MULTILINE) if file.suffix == ".md" else None
+    found = re.search(heading, file.read_text(encoding="utf-8"), re.MULTILINE) if file.suffix == ".md" else None
     return found[1] if found else f"{file.parent.name}/{file.name}"
 
 

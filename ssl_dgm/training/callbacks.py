@@ -78,7 +78,7 @@ class Curves(pl.Callback):
             scores = {n: pl_module.validation[n][s].item() if validated else "" for n in pl_module.scores}
             rows.append(row | {f"validation/{name}": score for name, score in scores.items()})
         columns = self.columns or list(rows[0])  # a file that an older version began keeps its own
-        with open(self.path, "a") as file:
+        with open(self.path, "a", encoding="utf-8") as file:
             file.write(_csv(rows, columns, header=not self.columns))
         self.columns = columns
         self.elsewhere.epoch(rows)

@@ -145,10 +145,8 @@ def _metrics(
         held_out = scores.sampled(model, model.bound, train, len(y), 1, draw_inputs=True, first=num_train)
         found["validation/bound"] = held_out.mean(1)
         live = [
-            scores.live_units(
-                scores.posteriors(model, train, len(y), s), num_train or len(y), config.model.min_unit_sd
-            ).sum()
-            for s in range(len(model.seeds))
+            scores.live_units(posterior, num_train or len(y), config.model.min_unit_sd).sum()
+            for posterior in scores.posteriors(model, train, len(y))
         ]
         found["live_units"] = torch.stack(live)
     return {name: [float(v) for v in value] for name, value in found.items()}, of_slots, confusions
@@ -200,8 +198,8 @@ def open_first_stage(job: Job, result: Result) -> FirstStage:
     model = create(first, [seed], train.x_dim)
     model.load_state_dict({name: tensor[None] for name, tensor in load_file(path).items()})
     model = model.to(job.device).eval()
-    q_train = scores.posteriors(model, train, len(job.source.train_y))
-    q_test = scores.posteriors(model, test, len(job.source.test_y))
+    (q_train,) = scores.posteriors(model, train, len(job.source.train_y))
+    (q_test,) = scores.posteriors(model, test, len(job.source.test_y))
     live = scores.live_units(q_train, job.source.num_train, job.config.model.min_unit_sd)
     if not live.any():
         threshold = job.config.model.min_unit_sd

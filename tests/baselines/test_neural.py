@@ -118,3 +118,14 @@ def test_the_network_learns_digits() -> None:
     cnn = ConvolutionalNetwork(channels=(8, 16), updates=150, learning_rate=3e-3, random_state=0)
     cnn.fit(x[labelled], source.train_y[labelled])
     assert np.mean(cnn.predict(x[source.num_train :]) != source.train_y[source.num_train :]) < 0.15
+
+
+def test_the_learning_rate_falls_to_0_along_a_cosine() -> None:
+    w, seen = torch.nn.Parameter(torch.zeros(1)), []
+
+    def loss() -> torch.Tensor:
+        seen.append(w.item())
+        return w.sum()  # whose gradient is 1
+
+    clone(CNN)._minimise(loss, torch.optim.SGD([w], 0.5), 4)
+    np.testing.assert_allclose(-np.diff([*seen, w.item()]), 0.25 * (1 + np.cos(np.pi * np.arange(4) / 4)), rtol=1e-5)

@@ -1,6 +1,8 @@
 """Contractive layers and tangents against explicit Jacobians, and what tangent propagation is for."""
 
 import itertools
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,3 +129,37 @@ def test_without_beta_it_is_the_cae() -> None:
     cae = ContractiveAutoEncoder(**settings).fit(x, y).predict_proba(x)
     np.testing.assert_array_equal(ManifoldTangentClassifier(beta=0.0, **settings).fit(x, y).predict_proba(x), cae)
     assert np.abs(ManifoldTangentClassifier(beta=1.0, **settings).fit(x, y).predict_proba(x) - cae).max() > 1e-6
+
+
+def test_the_loss_of_pre_training_is_summed_over_inputs_and_the_mean_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = []
+
+    def noted(self: ContractiveAutoEncoder, loss: Callable[[], torch.Tensor], _: object, *rest: object) -> None:
+        told.append((loss().item(), *rest))
+
+    monkeypatch.setattr(ContractiveAutoEncoder, "_minimise", noted)  # the weights stay as they were drawn
+    x = torch.rand(8, 6, generator=generator())
+    cae = ContractiveAutoEncoder((5,), contraction=0.3, epochs=3, batch_size=8, updates=7, random_state=0)
+    (layer,) = cae.fit(x.numpy(), np.arange(8) % 2).network_.layers
+    h = layer(x)
+    crossed = torch.nn.functional.binary_cross_entropy(layer.decode(h).sigmoid(), x, reduction="sum") / 8
+    expected = (crossed + 0.3 * layer.contraction(h).mean()).item()
+    assert told == [(pytest.approx(expected), 3, "layer 1"), (pytest.approx(np.log(2)), 7, "fine-tuning")]
+
+
+def test_tangent_spaces_are_those_of_the_pre_trained_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights, sizes = [], []
+
+    def noted(layers: list[ContractiveLayer], x: torch.Tensor, *rest: Any) -> torch.Tensor:
+        weights.append(layers[0].weight.detach().clone())
+        sizes.append(len(x))
+        return leading_directions(layers, x, *rest)
+
+    monkeypatch.setattr("ssl_dgm.baselines.tangents.leading_directions", noted)
+    x, _ = bumps(np.arange(PIXELS), np.arange(PIXELS) % 2)
+    y = np.where(np.arange(PIXELS) < 8, np.arange(PIXELS) % 2, -1)
+    settings = dict(penalised_rows=5, hidden=(6,), epochs=1, updates=4, tuning_rate=0.1, random_state=0)
+    fitted = ManifoldTangentClassifier(2, **settings).fit(x, y)
+    assert sizes == [8 + 5] * 4, "the labelled rows and some of all"
+    assert all(torch.equal(weight, weights[0]) for weight in weights)
+    assert not torch.equal(fitted.network_.layers[0].weight, weights[0])

@@ -1,5 +1,6 @@
 """The transductive SVM: what it finds where labels alone mislead, what it is without other rows, what it refuses."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -166,3 +167,31 @@ def test_its_settings_are_those_of_the_configuration() -> None:
     own = {"kernel": "linear", "restarts": 2, "components": 7, "standardise": False, "random_state": 5, "verbose": True}
     assert made.get_params() == TSVM(**own).get_params()
     assert create("tsvm", 0, compose(given[:2]), None).components == TSVM().components
+
+
+def test_the_weight_of_rows_without_a_label_grows_to_its_share_of_c(capsys: pytest.CaptureFixture[str]) -> None:
+    x, y, rows = stripes()
+    TSVM(kernel="linear", C=0.5, unlabelled=0.4, steps=4, verbose=True).fit(x, few(y, rows))
+    told = [float(found[1]) for found in re.finditer(r"C' = (\S+): \S+ after", capsys.readouterr().out)]
+    assert told == [0, 0.0002, 0.002, 0.02, 0.2]
+
+
+def test_gamma_is_scikit_learn_s_in_any_units() -> None:
+    x, y = 3 * np.random.default_rng(0).normal(size=(40, 3)), np.arange(40) % 2
+    assert TSVM(standardise=False).fit(x, y)._gamma == pytest.approx(SVC(gamma="scale").fit(x, y)._gamma)
+
+
+def test_two_classes_have_the_output_of_one_linear_svm() -> None:
+    x, y = make_blobs(60, centers=2, n_features=4, cluster_std=4, random_state=0)
+    x = StandardScaler().fit_transform(x)
+    theirs = LinearSVC(C=0.3, dual=False, tol=1e-10).fit(x, y).decision_function(x)
+    np.testing.assert_allclose(TSVM(kernel="linear", C=0.3).fit(x, y).decision_function(x), theirs, atol=1e-3)
+
+
+def test_labelled_rows_are_the_first_landmarks() -> None:
+    x, y = np.random.default_rng(0).normal(size=(60, 2)), np.arange(60) % 2
+    rows = np.array([3, 20, 31, 44, 58])
+    fitted = TSVM(components=8).fit(x, few(y, rows))
+    scaled = fitted._scaler.transform(x)
+    np.testing.assert_array_equal(fitted._landmarks[:5], scaled[rows])
+    assert len(np.unique(fitted._landmarks, axis=0)) == 8

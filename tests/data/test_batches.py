@@ -289,3 +289,10 @@ def test_draws_are_fresh_and_each_seed_s_own(inputs: Inputs) -> None:
     first, second = inputs.draw(one_row, streams), inputs.draw(one_row, streams)
     assert not torch.equal(first, second) and not torch.equal(first[0], first[1])
     assert torch.equal(inputs.draw(one_row[:1], Streams([0], "inputs"))[0], first[1])
+
+
+@pytest.mark.parametrize("inputs", [Pixels(VALUES), Posteriors(torch.zeros(1, 6), torch.zeros(1, 6))])
+def test_a_part_of_the_rows_is_drawn_as_it_is_among_all(inputs: Inputs) -> None:
+    rows, whole, part = torch.zeros(2, 9, dtype=torch.long), Streams([4, 0], "inputs"), Streams([4, 0], "inputs")
+    for _ in range(2):  # nor does it leave the generators anywhere else
+        assert torch.equal(inputs.draw(rows, part, slice(3, 7)), inputs.draw(rows, whole)[:, 3:7])

@@ -62,11 +62,45 @@ def test_arrays_that_are_not_given_or_not_known_are_named() -> None:
     for given, sentence in (
         ({"x": x, "y": y, "x_test": x}, "ssl_dgm.fit has no y_test; give x, y, x_test and y_test"),
         ({"x": x, "y": y, "x_tets": x}, "ssl_dgm.fit takes no x_tets; the nearest is x_test"),
-        ({"x": np.array([x, "a"], object), "y": y, "x_test": x, "y_test": y}, "x_train holds Python objects"),
+        ({"x": np.array([x, "a"], object), "y": y, "x_test": x, "y_test": y}, "^x holds Python objects"),
+        ({"x": [[1.0, 2.0], [1.0]], "y": y, "x_test": x, "y_test": y}, "^x makes no array .*; give rows of one length"),
+        ({"x": x, "y": np.array(y, float), "x_test": x, "y_test": y}, "^y is 4 of float64; save a whole number"),
+        ({"x": x, "y": y[:3], "x_test": x, "y_test": y}, "^x has 4 rows but 3 labels"),
+        ({"x": x, "y": y, "x_test": x[:, :1], "y_test": y}, "^x_test has rows of 1 but x of 2"),
     ):
         with pytest.raises(UserError, match=sentence):
             ssl_dgm.fit("model=m2", *TINY, **given)
     assert not Path("runs").exists()
+    with pytest.raises(UserError, match="labels=3 is not a multiple of the 2 classes"):
+        ssl_dgm.fit("model=m2", *TINY, "labels=3", x=np.random.rand(40, 2), y=y * 10, x_test=x, y_test=y)
+    assert not [*Path("runs").rglob("*.npz")], "arrays of what was refused are not kept"
+
+
+def test_arrays_move_with_their_runs_and_other_rows_are_not_taken_for_them(tmp_path: Path) -> None:
+    given = arrays()
+    given = {"x": given["x_train"], "y": given["y_train"], "x_test": given["x_test"], "y_test": given["y_test"]}
+    fitted = ssl_dgm.fit("model=nn", *TINY, **given, verbose=False)
+    told = fitted.predict(given["x_test"])
+    Path("runs").rename("moved")
+    moved = tmp_path / "moved" / fitted.folder.name
+    np.testing.assert_array_equal(ssl_dgm.load(moved).predict(given["x_test"]), told)
+    (kept,) = Path("moved/arrays").iterdir()
+    np.savez(kept, **(arrays() | {"x_test": given["x_test"][::-1].copy()}))
+    with pytest.raises(UserError, match=r"are not those that .* was trained on"):
+        ssl_dgm.load(moved)
+    kept.unlink()
+    with pytest.raises(
+        UserError,
+        match=r"the rows that it was trained on: data.file=.* is not there .*README.md with their new place",
+    ):
+        ssl_dgm.load(moved)
+
+
+def test_a_csv_that_holds_something_else_is_no_place_for_rows(command: Command) -> None:
+    Path("mine.csv").write_text("a,b,label\n1,2,x\n" * 3)
+    refused = command("model=nn", "data=digits", "labels=10", *TINY, "csv=mine.csv")
+    assert refused.code == 2 and "mine.csv holds something else than the rows of runs" in refused.err
+    assert not Path("runs").exists() and Path("mine.csv").read_text() == "a,b,label\n1,2,x\n" * 3
 
 
 def test_a_folder_of_pictures_is_trained_on_and_classes_keep_their_names(command: Command) -> None:

@@ -203,6 +203,15 @@ def test_too_few_labels_and_an_absent_folder_are_refused(tmp_path: Path) -> None
 # --- Splits
 
 
+def test_a_manifest_whose_pool_has_the_validation_rows_is_read_again(folder: Path, tmp_path: Path) -> None:
+    source = sources.load(DataConfig("memmap", str(folder)))
+    split = splits.draw(source, 12, 5, validation_in_pool=True)
+    splits.save(split, tmp_path / "m.json")
+    again = splits.load_manifest(tmp_path / "m.json", source)
+    np.testing.assert_array_equal(np.asarray(again.unlabelled), np.asarray(split.unlabelled))
+    assert len(again.unlabelled) == len(source.train_y) - 12
+
+
 @pytest.mark.parametrize("in_pool", [False, True])
 def test_a_split_has_known_labels_and_a_small_manifest(folder: Path, tmp_path: Path, in_pool: bool) -> None:
     source = sources.load(DataConfig("memmap", str(folder)))

@@ -273,3 +273,8 @@ def test_all_labels_need_a_pool_and_a_row_of_every_class() -> None:
         UserError, match=r"labels=all finds no row of class 1 of toy; label some, .* classes.hidden=\[1\]"
     ):
         draw(without, "all", 0)
+
+
+def test_as_many_labels_as_rows_are_all_rows_only_where_every_class_is_labelled() -> None:
+    with pytest.raises(UserError, match="labels=24 takes 12 rows of every class, and class 1 of toy has only 9"):
+        draw(synthetic([5, 9, 10]), 24, 0, labelled_in_pool=True, classes=[1, 2])

@@ -9,6 +9,7 @@ from own_files import put_csv
 
 from ssl_dgm.config import DataConfig, UserError
 from ssl_dgm.data import own, sources
+from ssl_dgm.data.scaling import Scaling
 from ssl_dgm.data.source import Source
 
 
@@ -81,6 +82,14 @@ def test_classes_that_are_numbers_are_sorted_as_numbers_however_they_are_written
     np.testing.assert_array_equal(source.test_y, [2, 1, 0])
 
 
+@pytest.mark.parametrize(
+    "classes", [("1_1", "1_2", "2_1"), ("12345678901234567890", "12345678901234567891"), ("11", "1_1", "2")]
+)
+def test_classes_that_only_look_like_numbers_keep_their_names(tmp_path: Path, classes: tuple[str, ...]) -> None:
+    rows = "".join(f"{i},{-i},{classes[i % len(classes)]}\n" for i in range(40))
+    assert load(written(tmp_path / "t.csv", f"a,b,label\n{rows}")).classes == classes
+
+
 def test_minus_one_is_a_class_where_there_are_two(tmp_path: Path) -> None:
     assert load(written(tmp_path / "t.csv", "a,label\n" + "1,-1\n2,1\n3,\n" * 9)).classes == ("-1", "1")
 
@@ -101,6 +110,8 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
     "inf": (GOOD + "1,inf,x\n", "column b of {path} has 'inf' in row 41 below the header"),
     "a short row": (GOOD + "1\n", "column b of {path} is empty in row 41 below the header"),
     "a program's mark": (GOOD + "1,2,NaN\n", "label of {path} has 'NaN' in row 41 below the header; leave the cell"),
+    "Python's mark": (GOOD + "1,2,None\n", "label of {path} has 'None' in row 41 below the header; leave the cell"),
+    "a packed table": (b"\x1f\x8b\x08\x00" + bytes(40), "{path} is no text but compressed; unpack it"),
     "an array's mark": (GOOD + "1,2,-1\n", "label of {path} has -1 beside 2 other classes; leave the cell empty"),
     "a long row": (GOOD + "1,2,x,4\n", "is no table of 3 columns"),
     "long rows": ("a,b,label\n" + "1,2,x,4\n" * 9, "is no table of 3 columns"),
@@ -155,3 +166,10 @@ def test_a_table_that_memory_has_no_room_for_is_refused(tmp_path: Path, monkeypa
     monkeypatch.setattr(own, "COPIES", 10**12)
     with pytest.raises(UserError, match="more than there is memory for"):
         load(written(tmp_path / "t.csv", GOOD))
+
+
+def test_a_column_that_does_not_vary_is_0_and_not_its_rounding_error() -> None:
+    x = np.stack([np.full(10, 0.3), np.arange(10)], axis=1)
+    assert x[:, 0].std() > 0, "a case in which its s.d. is not exactly 0"
+    scaling = Scaling.of(x)
+    assert scaling.sd[0] == 1 and np.abs(scaling.apply(x)[:, 0]).max() < 1e-6

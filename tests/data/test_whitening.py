@@ -107,3 +107,8 @@ def test_a_run_states_its_bound_on_pixels_too_and_draws_images(monkeypatch: pyte
     assert fitted.sample(3).shape == (3, 8, 8) and 0 <= fitted.sample(3).min() < fitted.sample(3).max() <= 1
     assert (fitted.folder / "figures" / "samples.png").exists()
     assert "whitened to 20 components" in fitted.record["rows"]
+
+
+def test_the_sign_of_a_component_is_that_of_its_largest_element() -> None:
+    components = Whitening.fit(correlated(), 6, "pictures").components
+    assert (components.max(1) == np.abs(components).max(1)).all()

@@ -96,3 +96,12 @@ def test_the_error_of_an_epoch_is_that_of_the_record(drawn: list[tuple[np.ndarra
     for error, of_seed in zip(errors, both):
         record = clusters.score(Slots(3, 5, ()), (of_seed, targets), (of_seed, targets)).metrics
         assert error.item() == pytest.approx(record["validation/error"], abs=1e-6)
+
+
+def test_every_score_is_of_its_own_rows() -> None:
+    """Validation rows in the slots of their classes, and test rows all in one slot."""
+    targets = np.array([0, 0, 1, 1, 2, 2])
+    found = clusters.score(Slots(3, 3, ()), (targets, targets), (np.zeros_like(targets), targets)).metrics
+    assert (found["validation/accuracy"], found["validation/cluster_accuracy"]) == (1, 1)
+    assert (found["test/accuracy"], found["test/cluster_accuracy"]) == (pytest.approx(1 / 3), pytest.approx(1 / 3))
+    assert (found["test/nmi"], found["test/slots_used"]) == (0, 1)

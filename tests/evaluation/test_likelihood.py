@@ -1,6 +1,7 @@
 """Estimates of log p(x) against probabilistic PCA and against sums over grids of the latents."""
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ from ssl_dgm.config import ModelConfig, NetworkConfig, Stage
 from ssl_dgm.data.inputs import Pixels
 from ssl_dgm.evaluation import likelihood, scores
 from ssl_dgm.models.base import DeepGenerativeModel
+from ssl_dgm.probability.randomness import Streams
 
 D, K = 12, 3
 GRID = torch.linspace(-6, 6, 241)
@@ -202,3 +204,27 @@ def test_rows_are_scored_in_their_order() -> None:
     model, x = make("m1", z_dim=1), rows(9)
     first = likelihood.by_q(model, x, 4, 2000)
     torch.testing.assert_close(first, likelihood.by_q(model, x, 9, 2000)[:, :4], atol=0.2, rtol=0)
+
+
+def test_pixels_and_latents_are_drawn_by_streams_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    purposes: list[str] = []
+
+    class Noted(Streams):
+        def __init__(self, seeds: Sequence[int], purpose: str, *device: Any) -> None:
+            purposes.append(purpose)
+            super().__init__(seeds, purpose, *device)
+
+    for module in (scores, likelihood):
+        monkeypatch.setattr(module, "Streams", Noted)
+    for name in ("WARM_UP", "KEPT"):
+        monkeypatch.setattr(likelihood, name, 2)
+    stack, model, x = Stack(), make("m1", z_dim=1), rows(3)
+    for estimate in (
+        partial(scores.sampled, model, model.bound, x, 3, 1, draw_inputs=True),
+        partial(likelihood.by_q, model, x, 3, 2),
+        partial(likelihood.by_chains, model, x, 3, 2),
+        partial(likelihood.of_stack, stack.model, stack.first, x, 3, 2, stack.model.importance_weighted),
+    ):
+        purposes.clear()
+        estimate()
+        assert len(purposes) == len(set(purposes)) == 2

@@ -12,8 +12,9 @@ from torch import Tensor
 from zoo import SEEDS, every_mode, losses_of, make, make_batch, make_noise, replica, roughen
 
 from ssl_dgm.config import ObjectiveConfig
-from ssl_dgm.models.algorithms import Chains
+from ssl_dgm.models.algorithms import FIRST_STEP, GAIN, Chains
 from ssl_dgm.models.base import DeepGenerativeModel
+from ssl_dgm.probability import hmc
 from ssl_dgm.probability.randomness import Streams
 
 every_algorithm = pytest.mark.parametrize("algorithm", ["wake_sleep", "monte_carlo_em"])
@@ -153,3 +154,11 @@ def test_both_estimates_of_the_likelihood_agree_on_a_trained_model(command: Call
         found[estimator] = records(tmp_path / estimator)["seed-0"]["metrics"]
     assert found["q"]["test/bound"] == found["hmc"]["test/bound"]
     assert found["hmc"]["test/log_likelihood"] == pytest.approx(found["q"]["test/log_likelihood"], abs=0.05)
+
+
+def test_a_seed_s_step_follows_the_acceptance_of_its_own_proposals(monkeypatch: pytest.MonkeyPatch) -> None:
+    acceptance = torch.tensor([[1.0, 1.0], [0.0, 0.4], [0.9, 0.9]])
+    monkeypatch.setattr(hmc, "transition", lambda density, z, *rest: hmc.Moved(z, acceptance))
+    rows = torch.tensor([[3, 9], [0, 1], [7, 2]])
+    chains, _ = moved("loop", rows, make_batch(model_of("monte_carlo_em")).x_unlabelled[:, :2], 1)
+    torch.testing.assert_close(chains.step, FIRST_STEP * (GAIN * torch.tensor([0.1, -0.7, 0.0])).exp())

@@ -10,6 +10,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from torch.distributions import Categorical
 from zoo import (
     NAMES,
     NUM_LABELLED,
@@ -280,3 +281,28 @@ print(int((tiny * 1 != 0).sum()), int((tiny[:10] * 1 != 0).sum()))
 def test_numbers_too_small_for_a_fast_product_are_zero_in_all_threads() -> None:
     said = subprocess.run([sys.executable, "-c", DENORMALS], capture_output=True, text=True, check=True, timeout=120)
     assert said.stdout.split() == ["0", "0"]
+
+
+def test_validation_says_how_sure_classes_are_and_how_evenly_they_are_used() -> None:
+    model = make("m2")
+    roughen(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter[2] = torch.nan
+    x, y = (torch.randn(40, D) > 0).float(), torch.eye(K)[torch.arange(40) % K]
+    model.on_validation_epoch_start()
+    for batch, rows in enumerate((slice(25), slice(25, None))):
+        model.validation_step((x[rows], y[rows]), batch)
+    model.on_validation_epoch_end()
+    for s in range(2):
+        log_q_y = replica(model, s).q["y"]({"x": x}).log_probs
+        shares = log_q_y.argmax(-1).bincount(minlength=K) / 40
+        expected = {
+            "entropy_y": Categorical(logits=log_q_y).entropy().mean(),
+            "entropy_slots": Categorical(shares).entropy(),
+            "slots_used": (shares > 0).sum().float(),
+            "error": (log_q_y.argmax(-1) != y.argmax(-1)).float().mean(),
+        }
+        for name, value in expected.items():
+            torch.testing.assert_close(model.validation[name][s], value)
+    assert all(model.validation[name][2].isnan() for name in expected), "a lost seed's"

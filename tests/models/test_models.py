@@ -272,3 +272,10 @@ def test_gradient_elements_are_capped_after_the_norm() -> None:
         found.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
     assert found[0].abs().max() > 0.01 > found[0].abs().min()
     assert torch.equal(found[0].clamp(-0.01, 0.01), found[1])
+
+
+@pytest.mark.parametrize("name", ["gmdgm", "gmvae"])
+def test_a_class_is_a_mean_and_a_log_variance_of_its_own(name: str) -> None:
+    """Nothing but a row of numbers for each, and one that all share: no layer mixes the classes."""
+    shapes = sorted(tuple(parameter.shape) for parameter in replica(make(name), 0).p["z"].parameters())
+    assert shapes == [(2,), (2,), (2, K), (2, K)]

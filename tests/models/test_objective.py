@@ -215,3 +215,26 @@ def test_z_of_ojha_s_m2_is_inferred_from_x_alone() -> None:
     assert "q(z | x)" in str(model) and "q(z | x, y)" not in str(model)
     batch = make_batch(model)
     assert losses_of(model, batch, make_noise(model, batch))["loss"].isfinite().all()
+
+
+def test_labels_teach_a_relaxed_y_by_their_mean_log_probability_too() -> None:
+    model = make("gmvae", objective=settings(classification=0.7))
+    roughen(model)
+    batch = make_batch(model)
+    losses = losses_of(model, batch, make_noise(model, batch))
+    for s in range(len(SEEDS)):
+        f = replica(model, s)
+        log_q_y = f.q["y"]({"h": f.q["h"]({"x": batch.x_labelled[s]})}).log_probs
+        expected = (log_q_y * batch.y_labelled[s]).sum(-1).mean()
+        torch.testing.assert_close(losses["classification"][s], expected)
+        torch.testing.assert_close(losses["loss"][s], -(losses["bound"][s] + 0.7 * expected))
+
+
+def test_latents_that_cost_more_than_their_free_bits_are_warmed_up_all_the_same() -> None:
+    plain = make("m2", objective=settings(warm_up_epochs=4))
+    roughen(plain)
+    batch = make_batch(plain)
+    noise = make_noise(plain, batch)
+    free = make_like(plain, settings(warm_up_epochs=4, free_bits=1e-6))
+    expected, found = (losses_of(model, batch, noise, passed=1.0)["loss"] for model in (plain, free))
+    torch.testing.assert_close(found, expected)

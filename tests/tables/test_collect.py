@@ -4,6 +4,9 @@ import multiprocessing
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from ssl_dgm.config import UserError
 from ssl_dgm.tables.collect import COLUMNS, append, read, rows, values
 from ssl_dgm.tables.render import closing_table, mean_and_spread
 
@@ -50,6 +53,23 @@ def test_appending_replaces_the_same_run_and_keeps_the_rest(tmp_path: Path) -> N
     assert found["0123456789", "1", "test/error"] == "0.0333"
 
 
+@pytest.mark.parametrize("text", ["a,b\n1,2\n", "# Notes\n", "table,mine\n"])
+def test_a_file_of_another_kind_is_left_as_it_is(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text(text)
+    with pytest.raises(UserError, match="holds something else than the rows of runs; name another file"):
+        append(path, rows(record(0)), print)
+    assert path.read_text() == text and [*tmp_path.iterdir()] == [path]
+
+
+def test_many_damaged_lines_are_counted(tmp_path: Path) -> None:
+    path, said = tmp_path / "rows.csv", []
+    append(path, rows(record(0)), print)
+    path.write_text(path.read_text() + "x\n" * 30)
+    read(path, said.append)
+    assert "damaged lines (4, 5, 6, 7, 8, 9, 10, 11, 12, 13 and 20 more)" in said[0]
+
+
 def test_damaged_rows_are_left_out_with_a_word(tmp_path: Path) -> None:
     path, said = tmp_path / "rows.csv", []
     append(path, rows(record(0)), print)
@@ -93,3 +113,12 @@ def test_the_closing_table() -> None:
     assert "m2       test error (%)     4.00 ± 1.41 (n = 2)" in table
     assert "test bound (nats)  -90.00 (n = 1)" in table
     assert mean_and_spread([]) == "-"
+
+
+def test_rows_of_an_edited_cell_give_way_to_those_of_its_new_settings(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    old = [row for column in ("100", "600") for seed in (0, 1) for row in rows(record(seed), "t", "m2", column)]
+    append(path, old, print)
+    append(path, rows(record(0, key="m2-x-9876543210"), "t", "m2", "100"), print)
+    found = {(row["column"], row["config_hash"], row["seed"]) for row in read(path, print)}
+    assert found == {("100", "9876543210", "0"), ("600", "0123456789", "0"), ("600", "0123456789", "1")}

@@ -129,6 +129,19 @@ def test_a_readme_without_a_place_for_it_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "results" / "README.md").is_file()
 
 
+def test_a_page_of_results_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
+    mine, said = tmp_path / "results" / "README.md", []
+    add(mine.parent, "short", [0.0487])
+    mine.write_text("# What I found\n")
+    report.write(mine.parent, said.append)
+    assert mine.read_text() == "# What I found\n"
+    assert said == [f"{mine} is a page of your own and left as it is; rename it to have the report of the rows there"]
+    mine.unlink()
+    for _ in range(2):
+        report.write(mine.parent, print)
+        assert "4.87" in mine.read_text(), "ours is made again"
+
+
 def test_what_stands_beside_the_tables_is_listed_by_its_heading(tmp_path: Path) -> None:
     (tmp_path / "sweeps").mkdir()
     (tmp_path / "sweeps" / "svm.md").write_text("# How C was chosen\n\nText.\n")
