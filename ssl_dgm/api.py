@@ -315,8 +315,9 @@ def _reopened(config: Config, folder: Path, record: dict[str, Any], device: torc
     try:
         source = sources.preprocessed(sources.load(config.data), config.data)
     except UserError as error:
-        hint = f"the command in {folder.name}/README.md with their new place notes it, and trains nothing"
-        raise UserError(f"a run is loaded with the rows that it was trained on: {error}; {hint}") from error
+        is_own = config.data.file or config.data.folder
+        hint = "; the command in its README.md with their new place notes it, and trains nothing" if is_own else ""
+        raise UserError(f"{folder.name} is loaded with the rows it was trained on: {error}{hint}") from error
     if source.sha256 != record["data_sha256"]:
         found = f"the rows of {config.data.called} are not those that {folder.name} was trained on"
         raise UserError(f"{found}, which loading needs; put those back, or train on the new ones")

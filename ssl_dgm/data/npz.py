@@ -47,11 +47,11 @@ def read(data: DataConfig) -> Source:
         notes.append(f"not read of {path.name}: {', '.join(unread)}")
     arrays = _load(path)
 
-    found = parts(arrays, lambda name: f"{name} of {path.name}", notes)
-    train, more = found["train"], found.get("unlabelled")
+    found, names = parts(arrays, lambda name: f"{name} of {path.name}", notes), arrays.get("classes")
+    del arrays  # of float images the parts have levels
+    train, more = found.pop("train"), found.pop("unlabelled", None)
     if more is not None:
         train = Part(train.where, np.concatenate([train.x, more.x]), np.concatenate([train.y, more.y]))
-    names = arrays.get("classes")
     named = None if names is None else _names(names, path)
     return own.source_of(data, train, found["test"], found.get("val"), named, notes=notes)
 

@@ -91,7 +91,7 @@ def test_arrays_move_with_their_runs_and_other_rows_are_not_taken_for_them(tmp_p
     kept.unlink()
     with pytest.raises(
         UserError,
-        match=r"the rows that it was trained on: data.file=.* is not there .*README.md with their new place",
+        match=r"the rows it was trained on: data.file=.* is not there .*README.md with their new place",
     ):
         ssl_dgm.load(moved)
 
